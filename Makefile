@@ -1,0 +1,36 @@
+# `make help` lists the targets. Options for the command behind one: make demo ARGS="--keep"
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test up lint check bench lock
+ARGS ?=
+PYTHON ?=
+python := .venv/bin/python
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Set up what is missing: packages, database, Temporal server (the others do this by themselves)
+	@PYTHON="$(PYTHON)" sh tools/setup.sh
+
+demo: setup ## Run the whole system on a real job in time-lapse, with crashes, and check the outcome
+	@./drumbeat demo $(ARGS)
+
+test: setup ## Run the tests
+	@$(python) -m pytest $(ARGS)
+
+up: setup ## Serve API, relay and workers until Ctrl-C; data are kept in .drumbeat
+	@./drumbeat up $(ARGS)
+
+lint: setup ## Check pins, style, types and layers
+	@$(python) tools/lock.py --check
+	@$(python) -m ruff check
+	@$(python) -m ruff format --check
+	@$(python) -m mypy .
+	@.venv/bin/lint-imports
+
+check: lint test ## Everything a change must pass
+
+bench: setup ## Measure, and compare with the recorded figures
+	@$(python) -m bench $(ARGS)
+
+lock: setup ## Work the pinned requirements out anew (ARGS=--upgrade for newer versions)
+	@$(python) tools/lock.py $(ARGS)

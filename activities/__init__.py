@@ -1,0 +1,1 @@
+"""What acts: activity functions, in SQL only, each idempotent under a named key."""

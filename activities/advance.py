@@ -1,0 +1,254 @@
+"""`advance`: what is due on one row, done in one transaction. Anyone may call it at any time."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+import structlog
+from pydantic import BaseModel
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.actions import Scene, Unable, perform
+from domain.decide import (
+    Decision,
+    Finished,
+    Lost,
+    Passed,
+    Perform,
+    Places,
+    Position,
+    Waits,
+    decide,
+    needs,
+    places,
+)
+from domain.due import Amount, Calendar, Wait, due
+from domain.keys import EffectKey
+from domain.words import ExitReason, ReminderStatus, StepOutcome, StuckReason, Target
+from store import executions, facts, identity, notifications, reminders
+from store.definitions import read
+from store.events import Record
+from store.executions import Taken
+from store.facts import Links, Subject
+from store.transaction import Database, Origin, Transaction
+from workflows.contracts import ADVANCE, Answer, Waiter
+
+MAX_STEPS = 50
+"""Steps one transaction may take; a longer walk goes on in the next."""
+
+_PARK = Answer()
+_DONE = Answer(done=True)
+_TRANSIENT = ("08", "40", "53", "55P03", "57")
+"""SQLSTATE classes that pass by themselves: connection, rollback, resources, lock timeout, shutdown."""
+
+log = structlog.get_logger()
+
+
+class StepUnable(Exception):  # noqa: N818  (an outcome: the execution becomes stuck)
+    """A step that only a person can help, and how many steps before it went well."""
+
+    def __init__(self, cause: Unable, steps: int) -> None:
+        super().__init__(cause.detail)
+        self.cause = cause
+        self.steps = steps
+
+
+class Advance:
+    """The activity function over one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    @activity.defn(name=ADVANCE)
+    async def advance(self, waiter: Waiter) -> Answer:
+        """Raises only coded `ApplicationError`s, whose text holds no data of any record."""
+        try:
+            if waiter.kind == Target.REMINDER:
+                async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
+                    return await advance_reminder(tx, waiter.id)
+            return await self._run(waiter)
+        except Exception as error:  # every error leaves as a code: its text may hold personal data
+            code = "database_busy" if is_transient(error) else "unexpected_error"
+            log.warning("advance_failed", kind=waiter.kind, id=str(waiter.id), code=code, error=type(error).__name__)
+            raise ApplicationError(code, type=code) from None
+
+    async def _run(self, waiter: Waiter) -> Answer:
+        try:
+            async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
+                return await advance_run(tx, waiter.id)
+        except StepUnable as unable:
+            return await self._stick(waiter, unable.cause, unable.steps)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            log.exception("run_failed", id=str(waiter.id))
+            cause = Unable(StuckReason.UNEXPECTED_ERROR, f"{type(error).__name__}: {error}")
+            return await self._stick(waiter, cause, 0)
+
+    async def _stick(self, waiter: Waiter, cause: Unable, steps: int) -> Answer:
+        """Keeps the steps that went well, then hands the run to a person, each in its own transaction."""
+        if steps:
+            async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
+                await advance_run(tx, waiter.id, most=steps)
+        async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
+            owner = await identity.first_admin(tx)
+            await executions.get_stuck(tx, waiter.id, cause.reason, cause.detail, owner)
+        return _PARK
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether trying again later may help, with nothing changed."""
+    if isinstance(error, DBAPIError):
+        state = str(getattr(error.orig, "sqlstate", None) or "")
+        return error.connection_invalidated or state.startswith(_TRANSIENT)
+    return isinstance(error, OSError | TimeoutError) or type(error) is SQLAlchemyError
+
+
+async def advance_run(tx: Transaction, id: UUID, *, most: int = MAX_STEPS) -> Answer:
+    """Takes every step that is due, at most `most`. Raises `StepUnable`; nothing is written then."""
+    execution = await executions.lock_due(tx, id)
+    if execution is None:
+        return _DONE
+    acting = tx.acting(
+        Origin("rule", execution.definition_id, tuple(execution.chain), execution.id)
+    )
+    route = _route(execution.document)
+    calendar = Calendar.model_validate(execution.calendar)
+    position = Position(execution.step, execution.anchor)
+    taken: list[Taken] = []
+    for _ in range(most):
+        subject, looked_at = await _look(tx, execution, needs(route, position))
+        zone = (looked_at.get("contact") or {}).get("timeZone")
+        here = calendar.model_copy(update={"contact_zone": zone})
+        decision = decide(route, position, looked_at, tx.now, here)
+        match decision:
+            case Perform() | Passed():
+                try:
+                    taken.append(await _take(acting, execution, decision, position, subject, here))
+                except Unable as unable:
+                    raise StepUnable(unable, len(taken)) from None
+                position = decision.then
+            case Waits():
+                await executions.record(tx, execution, taken)
+                await executions.stand(
+                    tx,
+                    execution,
+                    steps=len(taken),
+                    step=position.step,
+                    anchor=position.anchor,
+                    due_at=decision.due.at,
+                    waits=decision.due.model_dump(mode="json"),
+                )
+                return Answer(seconds=tx.real(decision.due.at - tx.now))
+            case Finished():
+                return await _finish(tx, execution, taken, decision)
+            case Lost():
+                unable = Unable(StuckReason.DOCUMENT_UNREADABLE, f"no step '{decision.step}'")
+                raise StepUnable(unable, len(taken))
+    await executions.record(tx, execution, taken)
+    await executions.stand(
+        tx, execution, steps=len(taken), step=position.step, anchor=position.anchor,
+        due_at=tx.now, waits=None,
+    )  # fmt: skip
+    return Answer(seconds=0)
+
+
+async def advance_reminder(tx: Transaction, id: UUID) -> Answer:
+    """Fires a reminder whose time has come, and escalates one that was not answered."""
+    reminder = await reminders.lock_due(tx, id)
+    if reminder is None:
+        return _DONE
+    if tx.now < reminder.due_at:
+        return Answer(seconds=tx.real(reminder.due_at - tx.now))
+    if reminder.status == ReminderStatus.SCHEDULED:
+        await _tell(tx, reminder, reminder.owner_id, "reminder")
+        escalates_at = await _escalates_at(tx, reminder)
+        await reminders.fired(tx, id, escalates_at)
+        return Answer(seconds=tx.real(escalates_at - tx.now)) if escalates_at else _DONE
+    manager = await identity.manager_of(tx, reminder.owner_id)
+    await _tell(tx, reminder, manager or reminder.owner_id, "escalation")
+    await reminders.escalated(tx, id)
+    return _DONE
+
+
+@lru_cache(maxsize=1000)
+def _route(document: str) -> Places:
+    return places(read(document))
+
+
+async def _look(
+    tx: Transaction, execution: Record, roots: frozenset[str]
+) -> tuple[Subject, Mapping[str, Any]]:
+    """The facts the next step needs, as they are now."""
+    looked_at: dict[str, Any] = {}
+    subject = Subject(Links.of(execution), {})
+    if roots & {"contact", "company", "deal"}:
+        (subject,) = await facts.subjects(tx, [subject.links])
+        looked_at.update(subject.facts)
+    if "step" in roots:
+        looked_at["step"] = await facts.made_by(tx, execution.id)
+    if "event" in roots:
+        looked_at["event"] = {
+            "type": execution.event_type,
+            "before": execution.event_before,
+            "after": execution.event_after,
+        }
+    return subject, looked_at
+
+
+async def _take(
+    tx: Transaction,
+    execution: Record,
+    decision: Perform | Passed,
+    position: Position,
+    subject: Subject,
+    calendar: Calendar,
+) -> Taken:
+    if isinstance(decision, Passed):
+        kind = "wait" if decision.outcome is StepOutcome.WAITED else "branch"
+        return Taken(decision.step, kind, decision.outcome, decision.saw.model_dump(mode="json"))
+    key = EffectKey(execution.id, decision.step, 1)
+    did = await perform(tx, decision.action, Scene(key, subject, calendar, position.anchor))
+    return Taken(
+        decision.step, decision.action.type, StepOutcome.DONE, did.saw, did.made_kind, did.made_id
+    )
+
+
+async def _finish(
+    tx: Transaction, execution: Record, taken: list[Taken], decision: Finished
+) -> Answer:
+    exited = decision.step is not None
+    if decision.step is not None:
+        taken.append(Taken(decision.step, "exit", StepOutcome.EXITED, {}))
+    await executions.record(tx, execution, taken)
+    reason = ExitReason.EXITED if exited else ExitReason.COMPLETED
+    await executions.end(tx, execution, reason, steps=len(taken))
+    return _DONE
+
+
+async def _tell(tx: Transaction, reminder: Record, user: UUID, reason: str) -> None:
+    occurrence = reminder.snoozes + 1
+    key = EffectKey(reminder.id, reason, occurrence)
+    values = {
+        "user_id": user,
+        "reason": reason,
+        "title": reminder.title,
+        "reminder_id": reminder.id,
+        "occurrence": occurrence,
+        "execution_id": reminder.execution_id,
+        "activity_id": reminder.activity_id,
+        **Links.of(reminder).columns(),
+    }
+    await notifications.notify(tx, key.made("notification"), values)
+
+
+async def _escalates_at(tx: Transaction, reminder: Record) -> Any:  # noqa: ANN401  (datetime or None)
+    """Counted from the planned instant, so that a late reminder does not make a late escalation."""
+    if reminder.escalate_after is None:
+        return None
+    amount = Amount.model_validate(reminder.escalate_after)
+    wait = Wait.model_validate({"for": amount})
+    return due(reminder.due_at, wait, await identity.calendar(tx)).at

@@ -1,0 +1,116 @@
+"""The commands. What is slow to import is imported by the command that needs it."""
+
+import asyncio
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Sales automation that never drops a follow-up.",
+)
+
+
+@app.command()
+def up(
+    workers: Annotated[int, typer.Option(min=1, max=32, help="How many workers.")] = 1,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where the API listens; 0: a free one.")] = 8000,
+) -> None:
+    """Serve for real use, data in ./.drumbeat/, until Ctrl-C."""
+    from cli.serve import serve_up
+
+    asyncio.run(serve_up(workers=workers, port=port))
+
+
+@app.command()
+def demo(
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running, addresses printed.")] = False,
+    seed: Annotated[int, typer.Option(help="Whom the demo is about; the same seed, the same people.")] = 1,
+) -> None:
+    """Run the main job in time-lapse, kill its processes meanwhile, and prove that nothing was lost."""
+    from cli.demo import run
+
+    if not asyncio.run(run(seed=seed, keep=keep)):
+        raise typer.Exit(1)
+
+
+@app.command()
+def api() -> None:
+    """Serve HTTP."""
+    _serve("api", "database_url", "master_key")
+
+
+@app.command()
+def relay() -> None:
+    """Match events, poke workflows, sweep what is overdue."""
+    _serve("relay", "database_url", "relay_database_url")
+
+
+@app.command()
+def worker() -> None:
+    """Run the workflows that wait and the activity functions that act."""
+    _serve("worker", "database_url")
+
+
+@app.command()
+def migrate(
+    scale: Annotated[float, typer.Option(min=1, max=21_600, help="Time-lapse of a new database.")] = 1,
+    test: Annotated[bool, typer.Option("--test", help="Mark a new database as a test.")] = False,
+) -> None:
+    """Bring the database to the newest schema; makes the roles it needs."""
+    from runtime import migrating, settings
+
+    found = settings.load("admin_database_url", "relay_database_url")
+    urls = [found.secret(f"{name}database_url") for name in ("admin_", "", "relay_")]
+    revision = asyncio.run(migrating.migrate(*urls, scale=scale, test=test))
+    _answer({"revision": revision})
+
+
+@app.command()
+def namespace() -> None:
+    """Make the Temporal namespace if it is not there; for a server of your own."""
+    from runtime import temporal
+
+    asyncio.run(temporal.ensure_namespace())
+    _answer({"namespace": "ready"})
+
+
+@app.command()
+def doctor(
+    repair: Annotated[bool, typer.Option("--repair", help="Show what a repair would poke.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="With --repair: do it.")] = False,
+) -> None:
+    """Say what is wrong with each component, and what to do."""
+    from cli.doctor import examine
+
+    if not asyncio.run(examine(repair=repair, yes=yes)):
+        raise typer.Exit(1)
+
+
+@app.command("create-org")
+def create_org(
+    name: Annotated[str, typer.Argument(help="The organization's name.")],
+    email: Annotated[str, typer.Option(help="The first admin's email address.")],
+    slug: Annotated[str | None, typer.Option(help="Short name; made from the name if left out.")] = None,
+    zone: Annotated[str, typer.Option(help="Time zone, such as Europe/Berlin.")] = "UTC",
+) -> None:
+    """Make an organization with one admin; prints the admin's API key, this once."""
+    from cli.organizations import create
+
+    _answer(asyncio.run(create(name, email, slug, zone)))
+
+
+def _serve(service: str, *needed: str) -> None:
+    from runtime import logs, settings, wiring
+
+    found = settings.load(*needed)
+    logs.configure(found.log_level, found.log_format, service=service)
+    asyncio.run(getattr(wiring, f"serve_{service}")(found))
+
+
+def _answer(body: object) -> None:
+    sys.stdout.write(json.dumps(body, indent=2) + "\n")

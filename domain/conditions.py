@@ -1,0 +1,233 @@
+"""Conditions: one tree that is evaluated, and that explains the leaf that decided.
+
+Logic is three-valued: a comparison on a value that is missing is *unknown*, and unknown is
+not true. `is_empty` and `is_not_empty` are the two questions a missing value does answer.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic.alias_generators import to_camel
+
+Facts = Mapping[str, object]
+"""What a decision may look at: root name (`deal`, `contact`, `event`, …) → nested mapping of JSON values."""
+
+Operator = Literal[
+    "eq", "ne", "gt", "gte", "lt", "lte", "in", "not_in",
+    "contains", "not_contains", "is_empty", "is_not_empty",
+]  # fmt: skip
+
+MAX_DEPTH = 5
+MAX_LEAVES = 50
+_PATH = r"^[a-z][a-zA-Z0-9_]*(\.[a-zA-Z0-9_-]+){1,4}$"
+
+
+class _Node(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True
+    )
+
+
+class Comparison(_Node):
+    """`field` is a dotted path into the facts, such as `deal.valueCents`; `value` is what to compare with."""
+
+    field: Annotated[str, Field(pattern=_PATH, max_length=120)]
+    op: Operator
+    value: JsonValue = None
+
+    @model_validator(mode="after")
+    def _value_fits_operator(self) -> "Comparison":
+        if self.op in ("in", "not_in") and not isinstance(self.value, list):
+            msg = f"'{self.op}' compares with a list"
+            raise ValueError(msg)
+        if self.op in ("is_empty", "is_not_empty") and self.value is not None:
+            msg = f"'{self.op}' takes no value"
+            raise ValueError(msg)
+        if self.op in ("gt", "gte", "lt", "lte") and _ordered(self.value) is None:
+            msg = f"'{self.op}' compares with a number, a date or a time"
+            raise ValueError(msg)
+        if self.op in ("eq", "ne", "contains", "not_contains") and isinstance(
+            self.value, list | dict | None
+        ):
+            msg = f"'{self.op}' compares with one value; use 'in' for several, 'is_empty' for none"
+            raise ValueError(msg)
+        return self
+
+
+class All(_Node):
+    all: Annotated[list["Condition"], Field(min_length=1, max_length=20)]
+
+
+class Any(_Node):
+    any: Annotated[list["Condition"], Field(min_length=1, max_length=20)]
+
+
+class Not(_Node):
+    not_: Annotated["Condition", Field(alias="not")]
+
+
+Condition = Comparison | All | Any | Not
+CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
+for _model in (All, Any, Not):
+    _model.model_rebuild()
+
+
+class Verdict(BaseModel):
+    """Whether a tree held, and the comparison that decided it (`path` points into the document)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    holds: bool | None
+    """None: unknown, because the deciding value is missing; counts as not met."""
+    path: str = ""
+    field: str | None = None
+    op: str | None = None
+    expected: JsonValue = None
+    saw: JsonValue = None
+
+    @property
+    def met(self) -> bool:
+        return self.holds is True
+
+
+def leaves(tree: Condition) -> Iterator[Comparison]:
+    """Every comparison of a tree, in reading order."""
+    match tree:
+        case Comparison():
+            yield tree
+        case All(all=parts) | Any(any=parts):
+            for part in parts:
+                yield from leaves(part)
+        case Not(not_=part):
+            yield from leaves(part)
+
+
+def depth(tree: Condition) -> int:
+    match tree:
+        case All(all=parts) | Any(any=parts):
+            return 1 + max(depth(part) for part in parts)
+        case Not(not_=part):
+            return 1 + depth(part)
+        case _:
+            return 1
+
+
+def look_up(facts: Facts, path: str) -> object:
+    """The value at a dotted path; None where any part is missing."""
+    value: object = facts
+    for name in path.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(name)
+    return value
+
+
+def evaluate(tree: Condition, facts: Facts, path: str = "") -> Verdict:
+    """Total: any tree over any facts gives a verdict, never an error."""
+    match tree:
+        case Comparison():
+            saw = look_up(facts, tree.field)
+            return Verdict(
+                holds=_compare(tree.op, saw, tree.value),
+                path=path,
+                field=tree.field,
+                op=tree.op,
+                expected=tree.value,
+                saw=saw if _is_json(saw) else str(saw),
+            )
+        case All(all=parts):
+            return _first(parts, facts, f"{path}/all", decides=False)
+        case Any(any=parts):
+            return _first(parts, facts, f"{path}/any", decides=True)
+        case Not(not_=part):
+            verdict = evaluate(part, facts, f"{path}/not")
+            flipped = None if verdict.holds is None else not verdict.holds
+            return verdict.model_copy(update={"holds": flipped})
+
+
+def _first(parts: list[Condition], facts: Facts, path: str, *, decides: bool) -> Verdict:
+    """Kleene logic: the first part that decides, else the first unknown, else the last."""
+    unknown: Verdict | None = None
+    verdict = Verdict(holds=not decides, path=path)
+    for index, part in enumerate(parts):
+        verdict = evaluate(part, facts, f"{path}/{index}")
+        if verdict.holds is decides:
+            return verdict
+        if verdict.holds is None and unknown is None:
+            unknown = verdict
+    return unknown or verdict
+
+
+def _compare(op: Operator, saw: object, expected: JsonValue) -> bool | None:
+    empty = saw is None or saw in ("", [], {})
+    if op == "is_empty":
+        return empty
+    if op == "is_not_empty":
+        return not empty
+    if saw is None:
+        return None
+    if op in _ORDERINGS:
+        left, right = _ordered(saw), _ordered(expected)
+        if left is None or right is None or type(left) is not type(right):
+            return None
+        return _ORDERINGS[op](left, right)
+    if op in ("in", "not_in"):
+        found = any(_same(saw, one) for one in expected) if isinstance(expected, list) else False
+        return found is (op == "in")
+    if op in ("contains", "not_contains"):
+        return _contains(saw, expected) is (op == "contains")
+    return _same(saw, expected) is (op == "eq")
+
+
+_ORDERINGS: dict[str, Callable[[object, object], bool]] = {
+    "gt": lambda left, right: left > right,  # type: ignore[operator]  # both sides have one ordered type
+    "gte": lambda left, right: left >= right,  # type: ignore[operator]  # same
+    "lt": lambda left, right: left < right,  # type: ignore[operator]  # same
+    "lte": lambda left, right: left <= right,  # type: ignore[operator]  # same
+}
+
+
+def _ordered(value: object) -> Decimal | datetime | None:
+    """A number, or an instant of an ISO date or time (UTC where it names no zone); None if neither."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, int | float | Decimal):
+        return Decimal(str(value)) if Decimal(str(value)).is_finite() else None
+    if isinstance(value, str):
+        if re.match(r"\d{4}-\d{2}-\d{2}", value):
+            try:
+                instant = datetime.fromisoformat(value)
+            except ValueError:
+                return None
+            return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+        try:
+            number = Decimal(value)
+        except InvalidOperation:
+            return None
+        return number if number.is_finite() else None
+    return None
+
+
+def _same(saw: object, expected: JsonValue) -> bool:
+    """Text compares without case, numbers by value, and true is not 1."""
+    if isinstance(saw, str) and isinstance(expected, str):
+        return saw.casefold() == expected.casefold()
+    if isinstance(saw, bool) or isinstance(expected, bool):
+        return saw is expected
+    return saw == expected
+
+
+def _contains(saw: object, expected: JsonValue) -> bool:
+    if isinstance(saw, str):
+        return str(expected).casefold() in saw.casefold()
+    if isinstance(saw, list):
+        return any(_same(one, expected) for one in saw)
+    return False
+
+
+def _is_json(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool | list | dict)

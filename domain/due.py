@@ -1,0 +1,188 @@
+"""When a wait is over: an anchor plus a wait, with the chain of reasons.
+
+Amounts in minutes and hours are elapsed time. Days, weeks, months and business days keep the
+clock time of the anchor in the calendar's zone, so "3 days" from 9:00 is 9:00 across a change
+of summer time; a clock time the zone skips that day becomes the first one after the gap.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic.alias_generators import to_camel
+
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+_FURTHEST = 3660
+"""Days a search for a working day may walk; a calendar without one in ten years is refused earlier."""
+
+
+@lru_cache(maxsize=1)
+def _zones() -> frozenset[str]:
+    return frozenset(available_timezones())
+
+
+def _known_zone(name: str) -> str:
+    if name not in _zones():
+        msg = f"'{name}' is not a time zone; use a name such as 'Europe/Berlin'"
+        raise ValueError(msg)
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_known_zone)]
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True
+    )
+
+
+class Amount(_Document):
+    amount: Annotated[int, Field(ge=0, le=1000)]
+    unit: Literal["minutes", "hours", "days", "weeks", "months", "business_days"]
+
+
+class Until(_Document):
+    """The first such clock time at or after the instant it is applied to."""
+
+    at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+    weekdays: Annotated[list[Weekday], Field(min_length=1, max_length=7)] | None = None
+    zone: Literal["organization", "contact"] | Zone = "organization"
+
+
+class Wait(_Document):
+    """`for` moves from the anchor; `until` then moves on to a clock time."""
+
+    for_: Annotated[Amount | None, Field(alias="for")] = None
+    until: Until | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> "Wait":
+        if self.for_ is None and self.until is None:
+            msg = "a wait needs 'for', 'until' or both"
+            raise ValueError(msg)
+        return self
+
+
+class Calendar(_Document):
+    """An organization's working time; `contact_zone` is the contact's own zone where it is known."""
+
+    zone: Zone = "UTC"
+    workdays: Annotated[list[Weekday], Field(min_length=1)] = list(WEEKDAYS[:5])
+    holidays: list[date] = []
+    contact_zone: Zone | None = None
+
+
+class Shift(BaseModel):
+    """One link of the chain: which rule moved the instant, to when, and why."""
+
+    rule: str
+    at: datetime
+    why: str
+
+
+class Due(BaseModel):
+    anchor: datetime
+    at: datetime
+    chain: list[Shift]
+
+
+def due(anchor: datetime, wait: Wait, calendar: Calendar) -> Due:
+    """`anchor` is aware; the answer is in UTC and never before the anchor."""
+    at, chain = anchor, []
+    if wait.for_ is not None:
+        at, why = _add(at, wait.for_, calendar)
+        chain.append(Shift(rule=wait.for_.unit, at=at, why=why))
+    if wait.until is not None:
+        at, why = _next_clock_time(at, wait.until, calendar)
+        chain.append(Shift(rule="until", at=at, why=why))
+    return Due(anchor=anchor, at=at, chain=chain)
+
+
+def _add(anchor: datetime, wait: Amount, calendar: Calendar) -> tuple[datetime, str]:
+    elapsed = {"minutes": timedelta(minutes=1), "hours": timedelta(hours=1)}.get(wait.unit)
+    if elapsed is not None:
+        return anchor + wait.amount * elapsed, f"{wait.amount} {wait.unit} after the anchor"
+    zone = ZoneInfo(calendar.zone)
+    local = anchor.astimezone(zone)
+    day, why = _DAYS[wait.unit](local.date(), wait.amount, calendar)
+    return _instant(day, local.time(), zone), f"{why}, same clock time in {calendar.zone}"
+
+
+def _plain_days(day: date, amount: int, _: Calendar) -> tuple[date, str]:
+    return day + timedelta(days=amount), f"{amount} days"
+
+
+def _weeks(day: date, amount: int, _: Calendar) -> tuple[date, str]:
+    return day + timedelta(weeks=amount), f"{amount} weeks"
+
+
+def _months(day: date, amount: int, _: Calendar) -> tuple[date, str]:
+    """The 31st of a shorter month is its last day."""
+    year, month = divmod(day.year * 12 + day.month - 1 + amount, 12)
+    next_month = date(year + (month == 11), (month + 1) % 12 + 1, 1)  # noqa: PLR2004  (0-based December)
+    last = (next_month - timedelta(days=1)).day
+    return date(year, month + 1, min(day.day, last)), f"{amount} months"
+
+
+def _business_days(day: date, amount: int, calendar: Calendar) -> tuple[date, str]:
+    """The n-th working day after the anchor's day; 0 is that day or the first working day after it."""
+    passed: list[str] = []
+    left = amount
+    for _ in range(_FURTHEST):
+        if left == 0 and _works(day, calendar):
+            break
+        day += timedelta(days=1)
+        if not _works(day, calendar):
+            passed.append(day.isoformat())
+        elif left:
+            left -= 1
+    skipped = f", passing over {', '.join(passed)}" if passed else ""
+    return day, f"{amount} business days{skipped}"
+
+
+_DAYS: dict[str, Callable[[date, int, Calendar], tuple[date, str]]] = {
+    "days": _plain_days,
+    "weeks": _weeks,
+    "months": _months,
+    "business_days": _business_days,
+}
+
+
+def _works(day: date, calendar: Calendar) -> bool:
+    return WEEKDAYS[day.weekday()] in calendar.workdays and day not in calendar.holidays
+
+
+def _next_clock_time(at: datetime, until: Until, calendar: Calendar) -> tuple[datetime, str]:
+    name, source = _zone(until, calendar)
+    zone = ZoneInfo(name)
+    clock = time.fromisoformat(until.at)
+    days = until.weekdays or list(WEEKDAYS)
+    day = at.astimezone(zone).date()
+    for _ in range(8):
+        candidate = _instant(day, clock, zone)
+        if candidate >= at and WEEKDAYS[day.weekday()] in days:
+            break
+        day += timedelta(days=1)
+    return candidate, f"{WEEKDAYS[day.weekday()]} {until.at} in {name} ({source})"
+
+
+def _zone(until: Until, calendar: Calendar) -> tuple[str, str]:
+    """The zone and the rule that chose it."""
+    if until.zone == "contact" and calendar.contact_zone is not None:
+        return calendar.contact_zone, "the contact's zone"
+    if until.zone == "contact":
+        return calendar.zone, "the organization's zone, the contact's is not known"
+    if until.zone == "organization":
+        return calendar.zone, "the organization's zone"
+    return until.zone, "the zone named by the step"
+
+
+def _instant(day: date, clock: time, zone: ZoneInfo) -> datetime:
+    """UTC of a local clock time; inside a gap the reading before it, so the wall shows a later time."""
+    return datetime.combine(day, clock.replace(tzinfo=None), tzinfo=zone).astimezone(UTC)

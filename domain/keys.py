@@ -1,0 +1,23 @@
+"""Deterministic names: what makes a repeated effect the same effect."""
+
+from typing import NamedTuple
+from uuid import UUID, uuid5
+
+_NAMESPACE = UUID("6f9e0c1e-6d0b-4b1e-9a6b-5d2f4a7c1e90")
+
+
+class EffectKey(NamedTuple):
+    """One visit of one execution to one logical step: the idempotency key of what it does."""
+
+    execution: UUID
+    step: str
+    visit: int
+
+    def made(self, kind: str) -> UUID:
+        """The id of the `kind` of record this effect makes: the same however often it is tried."""
+        return uuid5(_NAMESPACE, f"{self.execution}/{self.step}/{self.visit}/{kind}")
+
+
+def workflow_id(target: str, row: UUID) -> str:
+    """The Temporal workflow that waits for a row; never personal data."""
+    return f"{target}-{row}"

@@ -1,0 +1,156 @@
+"""The closed vocabularies of the product; the database holds the same sets as CHECKs.
+
+docs/glossary.md says what each word means. Values are what API, rows and logs carry.
+"""
+
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a user or an API key may do; the matrix is `api.auth.PERMISSIONS`."""
+
+    ADMIN = "admin"
+    MANAGER = "manager"
+    REP = "rep"
+    READONLY = "readonly"
+
+
+class LeadStatus(StrEnum):
+    NEW = "new"
+    CONTACTED = "contacted"
+    QUALIFIED = "qualified"
+    UNQUALIFIED = "unqualified"
+
+
+class LeadSource(StrEnum):
+    ORGANIC = "organic"
+    PAID = "paid"
+    REFERRAL = "referral"
+    PARTNER = "partner"
+    IMPORT = "import"
+
+
+class StageKind(StrEnum):
+    """A stage's kind decides a deal's outcome; nothing else does."""
+
+    OPEN = "open"
+    WON = "won"
+    LOST = "lost"
+
+
+class ActivityType(StrEnum):
+    EMAIL = "email"
+    CALL = "call"
+    MEETING = "meeting"
+    NOTE = "note"
+    TASK = "task"
+
+
+class Direction(StrEnum):
+    INBOUND = "inbound"
+    OUTBOUND = "outbound"
+
+
+class Priority(StrEnum):
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+
+
+class Kind(StrEnum):
+    """What an event may be about, and what a reminder or notification may point at."""
+
+    CONTACT = "contact"
+    COMPANY = "company"
+    DEAL = "deal"
+    ACTIVITY = "activity"
+    RULE = "rule"
+    RUN = "run"
+    REMINDER = "reminder"
+    NOTIFICATION = "notification"
+
+
+class EventType(StrEnum):
+    """Every fact the product records, past tense, `<kind>.<what happened>`."""
+
+    CONTACT_CREATED = "contact.created"
+    CONTACT_UPDATED = "contact.updated"
+    COMPANY_CREATED = "company.created"
+    COMPANY_UPDATED = "company.updated"
+    DEAL_CREATED = "deal.created"
+    DEAL_UPDATED = "deal.updated"
+    DEAL_STAGE_CHANGED = "deal.stage_changed"
+    ACTIVITY_LOGGED = "activity.logged"
+    TASK_CREATED = "task.created"
+    TASK_COMPLETED = "task.completed"
+
+
+class DefinitionStatus(StrEnum):
+    """Draft never fires; paused lets those inside go on and starts nothing new."""
+
+    DRAFT = "draft"
+    ACTIVE = "active"
+    PAUSED = "paused"
+    ARCHIVED = "archived"
+
+
+class ExecutionStatus(StrEnum):
+    OPEN = "open"
+    STUCK = "stuck"
+    ENDED = "ended"
+
+
+class ExitReason(StrEnum):
+    """How an execution ended."""
+
+    COMPLETED = "completed"
+    EXITED = "exited"
+    STOPPED = "stopped"
+
+
+class Refusal(StrEnum):
+    """Why a rule that listens to an event's kind did not start a run for it."""
+
+    CONDITIONS_NOT_MET = "conditions_not_met"
+    OWN_CONSEQUENCE = "own_consequence"
+    CHAIN_TOO_DEEP = "chain_too_deep"
+    NOT_ACTIVE_THEN = "not_active_then"
+
+
+class StepOutcome(StrEnum):
+    """What became of one visit to one step, kept on its effect row."""
+
+    DONE = "done"
+    WAITED = "waited"
+    THEN = "then"
+    ELSE = "else"
+    EXITED = "exited"
+
+
+class StuckReason(StrEnum):
+    """Why an execution needs a person; each is answered by mending the cause and `retry`."""
+
+    RECORD_MISSING = "record_missing"
+    NOBODY_TO_ASSIGN = "nobody_to_assign"
+    VALUE_REFUSED = "value_refused"
+    STAGE_UNKNOWN = "stage_unknown"
+    DOCUMENT_UNREADABLE = "document_unreadable"
+    TOO_MANY_STEPS = "too_many_steps"
+    UNEXPECTED_ERROR = "unexpected_error"
+
+
+class ReminderStatus(StrEnum):
+    """`fired` waits for its owner until it is done or, if it escalates, escalated."""
+
+    SCHEDULED = "scheduled"
+    FIRED = "fired"
+    ESCALATED = "escalated"
+    DONE = "done"
+    CANCELLED = "cancelled"
+
+
+class Target(StrEnum):
+    """What a wake points at; the prefix of its workflow's id."""
+
+    RUN = "run"
+    REMINDER = "reminder"

@@ -1,0 +1,1 @@
+"""What the processes stand on: settings, logs, embedded servers, supervision."""

@@ -1,0 +1,294 @@
+"""The embedded stack: database, Temporal, API, relay and workers as child processes of one supervisor.
+
+The same processes that production runs, each told everything by its environment. They die with the
+supervisor however it dies, and all it takes to start again is in the home folder.
+"""
+
+import asyncio
+import http.client
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from signal import SIGINT, SIGKILL, SIGTERM, Signals
+from typing import Self
+
+from runtime.children import Child, free_ports, port_is_free, spawn
+from runtime.folders import CHECKOUT
+from runtime.keyring import Keyring, open_keyring, write_private
+from runtime.locks import BusyError, Lock
+from runtime.obtain import Found, Kind
+from runtime.postgres import Postgres
+from runtime.progress import Say, say
+from runtime.settings import inherited
+from runtime.temporal import TemporalServer
+from runtime.trouble import TroubleError
+
+DATABASE = "drumbeat"
+APP_ROLE = "drumbeat_app"
+RELAY_ROLE = "drumbeat_relay"
+
+_ENVIRONMENT_FILE = "environment.json"
+_MIGRATE_SECONDS = 120.0
+_READY_SECONDS = 30.0
+_STOP_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+_LONGEST_PAUSE = 30.0
+_HEALTHY_AFTER = 60.0
+
+
+class StackError(TroubleError):
+    """The stack, or one process of it, does not start; the text ends with what the process said last."""
+
+
+class Stack:
+    """One embedded stack on one home folder; an async context manager that starts and stops it.
+
+    `postgres` and `temporal` can be killed and started by themselves; everything else reconnects. `temporal`
+    is None where the server runs elsewhere.
+    """
+
+    def __init__(  # noqa: PLR0913  # the options of `up` and `demo`, one each
+        self,
+        home: Path,
+        found: Found,
+        *,
+        workers: int = 1,
+        api_port: int = 0,
+        scale: int = 1,
+        test: bool = False,
+        postgres_options: Mapping[str, str] | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "cli"),
+        tell: Say = say,
+    ) -> None:
+        """`api_port` 0 takes a free one; `scale` (time-lapse) and `test` count only when the data are made."""
+        self._home = home
+        self._workers = workers
+        self._api_port = api_port or free_ports(1)[0]
+        self._migrate_options = ["--scale", str(scale), *(["--test"] if test else [])]
+        self._command = list(command)
+        self._tell = tell
+        self._lock = Lock(home / "lock")
+        self._environment_file = home / _ENVIRONMENT_FILE
+        self._keyring: Keyring | None = None
+        self._services: dict[str, Child] = {}
+        self.postgres = Postgres(home / "postgres", options=postgres_options)
+        self.temporal = None if found.kind is Kind.ADDRESS else TemporalServer(found, home / "temporal")
+
+    @property
+    def names(self) -> list[str]:
+        """The services, in the order they start."""
+        return ["api", "relay", *(f"worker-{number}" for number in range(1, self._workers + 1))]
+
+    @property
+    def api_url(self) -> str:
+        """Where the API answers, without a slash at the end."""
+        return f"http://127.0.0.1:{self._api_port}"
+
+    def service(self, name: str) -> Child:
+        """Return the process that was last started under a name of `names`."""
+        return self._services[name]
+
+    async def __aenter__(self) -> Self:
+        """Start everything."""
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop everything."""
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start what is needed, in order, and return when every service is ready.
+
+        Raises TroubleError: the home folder is in use, a port is taken, or a process fails.
+        """
+        self._take_home()
+        try:
+            self._keyring = open_keyring(self._home / "secrets.json", data=self._home / "postgres" / "data")
+            await self.postgres.start()
+            if self.temporal is not None:
+                await self.temporal.start()
+            await self.postgres.create_database(DATABASE)
+            await self._migrate()
+            write_private(self._environment_file, json.dumps(self._environment()))
+            if not port_is_free(self._api_port):
+                message = f"Port {self._api_port} is taken by another program. Choose another with DRUMBEAT_API_PORT."
+                raise StackError(message)
+            for name in self.names:
+                self._spawn(name)
+            for name in self.names:
+                await self._ready(name)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop everything cleanly, what needs the others first; by force what takes over ten seconds."""
+        await asyncio.gather(*(child.end(SIGTERM, _STOP_SECONDS) for child in self._services.values()))
+        self._services.clear()
+        if self.temporal is not None:
+            await self.temporal.stop()
+        await self.postgres.stop()
+        self._environment_file.unlink(missing_ok=True)
+        self._lock.release()
+
+    async def start_service(self, name: str) -> None:
+        """Start one service and return when it is ready."""
+        self._spawn(name)
+        await self._ready(name)
+
+    async def kill_service(self, name: str, signal: Signals = SIGKILL) -> int:
+        """Signal one service, wait for its end (ten seconds, then by force), and return its exit code."""
+        return await self.service(name).end(signal, _STOP_SECONDS)
+
+    async def supervise(self) -> None:
+        """Start again whatever dies, until SIGINT or SIGTERM comes. Stopping is left to the caller."""
+        told_to_stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (SIGINT, SIGTERM):
+            loop.add_signal_handler(number, told_to_stop.set)
+        revive = asyncio.create_task(self._revive_forever())
+        wait = asyncio.create_task(told_to_stop.wait())
+        try:
+            # The first can only end by a mistake in it, and that must be seen.
+            await asyncio.wait((revive, wait), return_when=asyncio.FIRST_COMPLETED)
+            if revive.done():
+                revive.result()
+        finally:
+            for number in (SIGINT, SIGTERM):
+                loop.remove_signal_handler(number)
+            for task in (revive, wait):
+                task.cancel()
+            await asyncio.gather(revive, wait, return_exceptions=True)
+
+    async def _revive_forever(self) -> None:
+        pauses = {name: _Pause() for name in ("postgres", "temporal", *self.names)}
+        while True:
+            for server, name in ((self.postgres, "postgres"), (self.temporal, "temporal")):
+                if server is not None and not server.running and pauses[name].over():
+                    self._tell(f"{name} has ended; starting it again.")
+                    try:
+                        await server.start()
+                    except TroubleError as trouble:
+                        self._tell(str(trouble))
+            for name in self.names:
+                child = self.service(name)
+                if not child.running and pauses[name].over():
+                    self._tell(f"{name} has ended (exit code {child.exit_code}); starting it again.")
+                    self._spawn(name)
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def _take_home(self) -> None:
+        try:
+            self._lock.take()
+        except BusyError as busy:
+            message = (
+                f"{self._home} is in use by another Drumbeat, process {busy}. "
+                "Stop it, or choose another folder with DRUMBEAT_HOME."
+            )
+            raise StackError(message) from busy
+
+    async def _migrate(self) -> None:
+        child = self._run("migrate", "migrate", *self._migrate_options)
+        if await child.end_by_itself(_MIGRATE_SECONDS) != 0:
+            message = f"The database could not be brought up to date:\n{child.last_words()}"
+            raise StackError(message)
+
+    def _spawn(self, name: str) -> None:
+        self._services[name] = self._run(name, name.partition("-")[0])
+
+    def _run(self, name: str, *arguments: str) -> Child:
+        environment = self._environment_of(name)
+        return spawn([*self._command, *arguments], log=self._log(name), env=environment, folder=CHECKOUT)
+
+    async def _ready(self, name: str) -> None:
+        child = self.service(name)
+        deadline = time.monotonic() + _READY_SECONDS
+        while child.running and time.monotonic() < deadline:
+            if await asyncio.to_thread(self._answers) if name == "api" else _has_said_ready(child):
+                return
+            await asyncio.sleep(_POLL_SECONDS)
+        state = f"ended with exit code {child.exit_code}" if not child.running else "is not ready"
+        message = f"The service {name} {state} (log: {self._log(name)}):\n{child.last_words()}"
+        raise StackError(message)
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", self._api_port, timeout=5)
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _environment_of(self, name: str) -> dict[str, str]:
+        """Each process gets the secrets it needs, and no other's."""
+        environment = self._environment()
+        if name != "migrate":
+            del environment["DRUMBEAT_ADMIN_DATABASE_URL"]
+        if name not in ("migrate", "relay"):
+            del environment["DRUMBEAT_RELAY_DATABASE_URL"]
+        return environment
+
+    def _environment(self) -> dict[str, str]:
+        assert self._keyring is not None  # noqa: S101  # `start` opens it first
+        environment = inherited()
+        if self.temporal is not None:
+            environment = {name: value for name, value in environment.items() if not name.startswith("TEMPORAL_")}
+            environment |= self.temporal.environment()
+        return environment | {
+            "DRUMBEAT_DATABASE_URL": self.postgres.url(APP_ROLE, self._keyring.app_password, DATABASE),
+            "DRUMBEAT_RELAY_DATABASE_URL": self.postgres.url(RELAY_ROLE, self._keyring.relay_password, DATABASE),
+            "DRUMBEAT_ADMIN_DATABASE_URL": self.postgres.admin_url(DATABASE),
+            "DRUMBEAT_MASTER_KEY": self._keyring.master_key,
+            "DRUMBEAT_API_HOST": "127.0.0.1",
+            "DRUMBEAT_API_PORT": str(self._api_port),
+            # Readiness is read from the log.
+            "DRUMBEAT_LOG_FORMAT": "json",
+            "DRUMBEAT_LOG_LEVEL": "debug" if environment.get("DRUMBEAT_LOG_LEVEL") == "debug" else "info",
+        }
+
+    def _log(self, name: str) -> Path:
+        return self._home / "logs" / f"{name}.log"
+
+
+def running_environment(home: Path) -> dict[str, str] | None:
+    """Return the environment of the stack that runs on a home folder, the superuser's way in included, or None."""
+    lock = Lock(home / "lock")
+    try:
+        lock.take().release()
+    except BusyError:
+        with suppress(FileNotFoundError):  # it is only starting
+            return dict(json.loads((home / _ENVIRONMENT_FILE).read_bytes()))
+    return None
+
+
+def _has_said_ready(child: Child) -> bool:
+    for line in child.output().splitlines():
+        with suppress(ValueError):  # a line that is no JSON
+            entry = json.loads(line)
+            if isinstance(entry, dict) and entry.get("event") == "ready":
+                return True
+    return False
+
+
+class _Pause:
+    """How long to wait before starting the same process again: not at first, then 1, 2, 4 … 30 seconds."""
+
+    def __init__(self) -> None:
+        self._seconds = 1.0
+        self._last = -_HEALTHY_AFTER
+
+    def over(self) -> bool:
+        """Whether to start it now; if so, the next pause begins."""
+        since = time.monotonic() - self._last
+        if since < self._seconds:
+            return False
+        self._seconds = 1.0 if since > _HEALTHY_AFTER else min(self._seconds * 2, _LONGEST_PAUSE)
+        self._last = time.monotonic()
+        return True

@@ -1,0 +1,248 @@
+"""The embedded Temporal server, and connecting to whichever server the environment names."""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from temporalio.api.common.v1 import WorkflowExecution
+from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
+from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest, SignalWorkflowExecutionRequest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.service import RPCError, RPCStatusCode
+
+from runtime.children import Child, free_ports, listens, spawn
+from runtime.locks import BusyError, Lock
+from runtime.obtain import Found, Kind
+from runtime.settings import temporal_connection
+from runtime.trouble import TroubleError
+
+NAMESPACE = "drumbeat"
+"""The namespace of the embedded server."""
+
+_RETENTION = timedelta(days=3)
+_START_SECONDS = 30.0
+_POLL_SECONDS = 0.02
+_CALL = timedelta(seconds=5)
+
+# Every port of the plain server; the first is the one clients use.
+_PORTS = (
+    *("FRONTEND_GRPC_PORT", "FRONTEND_HTTP_PORT", "HISTORY_GRPC_PORT", "MATCHING_GRPC_PORT", "WORKER_GRPC_PORT"),
+    *("FRONTEND_MEMBERSHIP_PORT", "HISTORY_MEMBERSHIP_PORT", "MATCHING_MEMBERSHIP_PORT", "WORKER_MEMBERSHIP_PORT"),
+)
+
+DYNAMIC_CONFIG: Mapping[str, Any] = {
+    # Timers fire up to this late on purpose, a second by default: in time-lapse that would be hours.
+    "history.timerProcessorMaxTimeShift": "20ms",
+    # A new namespace is usable at once, not in ten seconds.
+    "system.namespaceCacheRefreshInterval": "1s",
+    # The defaults are for a cluster; these fit two cores and a few hundred megabytes.
+    "matching.numTaskqueueReadPartitions": 1,
+    "matching.numTaskqueueWritePartitions": 1,
+    "history.hostLevelCacheMaxSize": 8000,
+    "history.eventsHostLevelCacheMaxSizeBytes": 33554432,
+    "history.timerProcessorSchedulerWorkerCount": 64,
+    "history.transferProcessorSchedulerWorkerCount": 64,
+}
+"""What the embedded server is told beyond its defaults."""
+
+
+class TemporalError(TroubleError):
+    """Temporal cannot be started or reached."""
+
+
+class TemporalServer:
+    """One server on SQLite files in one folder; it can be started again after any death."""
+
+    def __init__(self, found: Found, folder: Path, *, namespace: str = NAMESPACE) -> None:
+        """`found` is a program, not an address; the namespace is made if it is missing."""
+        self._found = found
+        self._folder = folder
+        self._namespace = namespace
+        self._lock = Lock(folder / "lock")
+        self._child: Child | None = None
+        self._port: int | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether the server process lives."""
+        return self._child is not None and self._child.running
+
+    @property
+    def address(self) -> str:
+        """Host and port. They stay as long as this object lives, so that clients find a restarted server."""
+        return f"127.0.0.1:{self._port}"
+
+    def environment(self) -> dict[str, str]:
+        """Return the variables with which a process connects to this server and to nothing else."""
+        return {
+            "TEMPORAL_ADDRESS": self.address,
+            "TEMPORAL_NAMESPACE": self._namespace,
+            # The user's own configuration file may hold an API key or TLS for another server.
+            "TEMPORAL_CONFIG_FILE": os.devnull,
+        }
+
+    async def start(self) -> None:
+        """Start the server and return when workflows can be started in its namespace.
+
+        Raises TemporalError if another process uses the folder, or with the server's own last words.
+        """
+        if self.running:
+            return
+        self._take_folder()
+        try:
+            deadline = time.monotonic() + _START_SECONDS
+            await self._serve(deadline)
+            await self._prepare_namespace(deadline)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """End the server and let go of the folder."""
+        await self.kill()
+        self._child = None
+        self._lock.release()
+
+    async def kill(self) -> None:
+        """End the server. The folder stays ours, and `start` brings it back on the same port.
+
+        There is no gentler way worth having: asked politely it spends ten seconds taking leave of a
+        cluster of itself, and what it has acknowledged is in SQLite's synchronous log either way.
+        """
+        if self._child is not None:
+            await self._child.end(SIGKILL, 0)
+
+    def _take_folder(self) -> None:
+        if self._lock.held:
+            return
+        try:
+            self._lock.take()
+        except BusyError as busy:
+            message = (
+                f"The Temporal folder {self._folder} is in use by process {busy}. "
+                "Stop that process, or choose another folder."
+            )
+            raise TemporalError(message) from busy
+
+    async def _serve(self, deadline: float) -> None:
+        keep_port = self._port is not None
+        while True:
+            ports = free_ports(len(_PORTS))
+            if keep_port and self._port is not None:
+                ports[0] = self._port
+            self._port = ports[0]
+            child = self._child = self._spawn(ports)
+            while child.running and time.monotonic() < deadline:
+                # Another server may have taken the port first and would answer just as well: ask who listens.
+                if listens(child.pid, ports[0]):
+                    return
+                await asyncio.sleep(_POLL_SECONDS)
+            await child.end(SIGKILL, 0)
+            if time.monotonic() > deadline or "address already in use" not in child.output():
+                message = f"The Temporal server did not start in {self._folder}:\n{child.last_words()}"
+                raise TemporalError(message)
+
+    def _spawn(self, ports: list[int]) -> Child:
+        if self._found.kind is Kind.CLI:
+            command = [
+                *(self._found.where, "server", "start-dev", "--headless", "--log-level", "warn"),
+                *("--ip", "127.0.0.1", "--port", str(ports[0]), "--http-port", str(ports[1])),
+                *("--db-filename", str(self._folder / "temporal.db"), "--namespace", self._namespace),
+            ]
+            for key, value in DYNAMIC_CONFIG.items():
+                command += ["--dynamic-config-value", f"{key}={json.dumps(value)}"]
+            environment = {}
+        else:
+            command = [self._found.where, "--allow-no-auth", "start"]
+            environment = {
+                "DB": "sqlite",
+                "DBNAME": str(self._folder / "temporal.db"),
+                "VISIBILITY_DBNAME": str(self._folder / "visibility.db"),
+                "NUM_HISTORY_SHARDS": "4",
+                "BIND_ON_IP": "127.0.0.1",
+                "DYNAMIC_CONFIG_FILE_PATH": str(self._write_dynamic_config()),
+                "LOG_LEVEL": "warn",
+                **{name: str(port) for name, port in zip(_PORTS, ports, strict=True)},
+            }
+        return spawn(
+            command,
+            log=self._folder / "temporal.log",
+            # A clean environment: the server reads dozens of variables with everyday names.
+            env={"PATH": os.defpath, "HOME": str(self._folder), **environment},
+        )
+
+    def _write_dynamic_config(self) -> Path:
+        path = self._folder / "dynamic.yaml"
+        # JSON is YAML, and needs no library.
+        path.write_text(json.dumps({key: [{"value": value}] for key, value in DYNAMIC_CONFIG.items()}, indent=1))
+        return path
+
+    async def _prepare_namespace(self, deadline: float) -> None:
+        reason: Exception | None = None
+        while self.running and time.monotonic() < deadline:
+            try:
+                client = await Client.connect(self.address, namespace=self._namespace)
+                await _register(client)
+                if await _usable(client):
+                    return
+            except (RPCError, RuntimeError) as error:  # not healthy yet; RuntimeError is a failed connect
+                reason = error
+            await asyncio.sleep(_POLL_SECONDS)
+        words = "" if self._child is None else self._child.last_words()
+        message = f"The Temporal server at {self.address} does not become usable ({reason}):\n{words}"
+        raise TemporalError(message)
+
+
+async def connect(*, lazy: bool = False, patience: float = 0) -> Client:
+    """Connect to the server the environment names, with models as payloads.
+
+    `lazy` connects at the first call instead. Otherwise a server that does not answer is tried again
+    for `patience` seconds; then TemporalError is raised. A process that has called this leaves through
+    `runtime.ending.end`.
+    """
+    connection = temporal_connection()
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            return await Client.connect(**connection, lazy=lazy, data_converter=pydantic_data_converter)
+        except RuntimeError as error:
+            if time.monotonic() >= deadline:
+                message = f"Temporal does not answer at {connection.get('target_host')}: {error}"
+                raise TemporalError(message) from error
+        await asyncio.sleep(0.2)
+
+
+async def _register(client: Client) -> None:
+    retention = Duration()
+    retention.FromTimedelta(_RETENTION)
+    request = RegisterNamespaceRequest(namespace=client.namespace, workflow_execution_retention_period=retention)
+    try:
+        await client.workflow_service.register_namespace(request, timeout=_CALL)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.ALREADY_EXISTS:
+            raise
+
+
+async def _usable(client: Client) -> bool:
+    """Whether the namespace has reached the part of the server that keeps workflows.
+
+    The answer to a signal for a workflow that does not exist tells, and leaves nothing behind.
+    """
+    request = SignalWorkflowExecutionRequest(
+        namespace=client.namespace, workflow_execution=WorkflowExecution(workflow_id="none"), signal_name="none"
+    )
+    try:
+        await client.workflow_service.signal_workflow_execution(request, timeout=_CALL)
+    except RPCError as error:
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+        return not any(detail.Is(NamespaceNotFoundFailure.DESCRIPTOR) for detail in error.grpc_status.details)
+    return True

@@ -1,0 +1,315 @@
+"""Executions: one walk through a version. Runs are started by the match and moved by `advance`."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Table, Text, cast, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as insert_or
+from uuid_utils.compat import uuid7
+
+from domain.match import Event, Refused, Start
+from domain.words import ExecutionStatus, ExitReason, Kind, StepOutcome, StuckReason, Target
+from store import queues
+from store.errors import IllegalTransition, NotFound
+from store.events import Record
+from store.tables import (
+    contacts,
+    deals,
+    effects,
+    events,
+    executions,
+    organizations,
+    refusals,
+    versions,
+)
+from store.transaction import Transaction
+
+
+@dataclass(frozen=True)
+class Taken:
+    """One step that was taken: what becomes an effect row."""
+
+    step: str
+    action: str
+    outcome: StepOutcome
+    saw: Mapping[str, Any]
+    made_kind: Kind | None = None
+    made_id: UUID | None = None
+
+
+async def start_runs(
+    tx: Transaction, decided: Sequence[tuple[Event, Start, Mapping[str, UUID]]]
+) -> list[UUID]:
+    """Makes a run for each (event, decision, subject links), due at once; the ids of the new ones.
+
+    A (rule, event) that has a run already keeps it: unique in the table.
+    """
+    if not decided:
+        return []
+    rows = [
+        {
+            "org_id": tx.org,
+            "id": uuid7(),
+            "kind": Target.RUN.value,
+            "definition_id": start.rule,
+            "version_id": start.version,
+            "event_id": event.id,
+            "contact_id": links.get("contact_id"),
+            "company_id": links.get("company_id"),
+            "deal_id": links.get("deal_id"),
+            "status": ExecutionStatus.OPEN.value,
+            "step": start.document.steps[0].id,
+            "anchor": event.at,
+            "due_at": tx.now,
+            "saw": start.saw.model_dump(mode="json") if start.saw else None,
+            "chain": [*event.chain, start.rule],
+            "started_at": tx.now,
+        }
+        for event, start, links in decided
+    ]
+    statement = (
+        insert_or(executions)
+        .values(rows)
+        .on_conflict_do_nothing(index_elements=["org_id", "definition_id", "event_id"])
+        .returning(executions.c.id)
+    )
+    return list((await tx.execute(statement)).scalars())
+
+
+async def refuse(tx: Transaction, decided: Sequence[tuple[Event, Refused]]) -> None:
+    """Records why rules did not start a run, once for each (rule, event)."""
+    if not decided:
+        return
+    rows = [
+        {
+            "org_id": tx.org,
+            "id": uuid7(),
+            "definition_id": refused.rule,
+            "version_id": refused.version,
+            "event_id": event.id,
+            "reason": refused.reason.value,
+            "saw": refused.saw.model_dump(mode="json") if refused.saw else None,
+            "at": tx.now,
+        }
+        for event, refused in decided
+    ]
+    await tx.execute(insert_or(refusals).values(rows).on_conflict_do_nothing())
+
+
+async def lock_due(tx: Transaction, id: UUID) -> Record | None:
+    """Locks an open execution's contact and deal, then the execution; None if nothing may become of it.
+
+    One statement, in the lock order of the product: records before executions. The row comes
+    with its version's `document` as text, its event's type, before and after, and the calendar.
+    """
+    mine = (executions.c.org_id == tx.org) & (executions.c.id == id)
+
+    def locked(table: Table, link: ColumnElement[UUID]) -> ColumnElement[bool]:
+        """Not inlined because it locks; evaluated before the execution's own row is."""
+        wanted = select(link).where(mine).scalar_subquery()
+        row = select(table.c.id).where(table.c.org_id == tx.org, table.c.id == wanted)
+        cte = row.with_for_update(key_share=True).cte(f"locked_{table.name}")
+        return select(func.count()).select_from(cte).scalar_subquery() >= 0
+
+    statement = (
+        select(
+            executions,
+            cast(versions.c.document, Text).label("document"),
+            events.c.type.label("event_type"),
+            events.c.before.label("event_before"),
+            events.c.after.label("event_after"),
+            organizations.c.calendar,
+        )
+        .join(organizations, organizations.c.id == executions.c.org_id)
+        .join(
+            versions,
+            (versions.c.org_id == executions.c.org_id) & (versions.c.id == executions.c.version_id),
+        )
+        .join(
+            events,
+            (events.c.org_id == executions.c.org_id) & (events.c.id == executions.c.event_id),
+        )
+        .where(mine, executions.c.status == ExecutionStatus.OPEN)
+        .where(locked(contacts, executions.c.contact_id), locked(deals, executions.c.deal_id))
+        .with_for_update(of=executions, key_share=True)
+    )
+    return (await tx.execute(statement)).one_or_none()
+
+
+async def record(tx: Transaction, execution: Record, taken: Sequence[Taken]) -> None:
+    """Writes the steps of one advance; their key is (execution, step, visit), so twice is an error."""
+    if not taken:
+        return
+    rows = [
+        {
+            "org_id": tx.org,
+            "execution_id": execution.id,
+            "step": one.step,
+            "visit": 1,
+            "number": number,
+            "action": one.action,
+            "outcome": one.outcome.value,
+            "saw": dict(one.saw),
+            "made_kind": one.made_kind.value if one.made_kind else None,
+            "made_id": one.made_id,
+            "at": tx.now,
+        }
+        for number, one in enumerate(taken, execution.steps_taken + 1)
+    ]
+    await tx.execute(insert(effects), rows)
+
+
+async def stand(
+    tx: Transaction,
+    execution: Record,
+    *,
+    steps: int,
+    step: str | None,
+    anchor: datetime,
+    due_at: datetime,
+    waits: Mapping[str, Any] | None,
+) -> None:
+    """Where an execution stands now and when it is next looked at."""
+    await _write(
+        tx,
+        execution.id,
+        step=step,
+        anchor=anchor,
+        due_at=due_at,
+        waits=waits,
+        steps_taken=execution.steps_taken + steps,
+        sweeps=0,
+        sweep_after=None,
+    )
+
+
+async def end(
+    tx: Transaction, execution: Record, reason: ExitReason, *, steps: int, note: str | None = None
+) -> None:
+    await _write(
+        tx,
+        execution.id,
+        status=ExecutionStatus.ENDED.value,
+        exit_reason=reason.value,
+        exit_note=note,
+        step=None,
+        due_at=None,
+        waits=None,
+        stuck_reason=None,
+        stuck_detail=None,
+        steps_taken=execution.steps_taken + steps,
+        ended_at=tx.now,
+    )
+
+
+async def get_stuck(
+    tx: Transaction, id: UUID, reason: StuckReason, detail: str, owner: UUID | None
+) -> bool:
+    """Hands an open execution to a person; False if it was not open any more."""
+    statement = (
+        update(executions)
+        .where(
+            executions.c.org_id == tx.org,
+            executions.c.id == id,
+            executions.c.status == ExecutionStatus.OPEN,
+        )
+        .values(
+            status=ExecutionStatus.STUCK.value,
+            stuck_reason=reason.value,
+            stuck_detail=detail[:500],
+            stuck_owner_id=owner,
+            due_at=None,
+        )
+    )
+    return (await tx.execute(statement)).rowcount == 1
+
+
+async def retry(tx: Transaction, id: UUID) -> Record:
+    """Goes on from the step that failed. Raises `IllegalTransition` unless it is stuck."""
+    found = await _locked(tx, id)
+    if found.status != ExecutionStatus.STUCK:
+        raise IllegalTransition(f"only a stuck run can be retried; this one is {found.status}", "status")
+    await _write(
+        tx,
+        id,
+        status=ExecutionStatus.OPEN.value,
+        due_at=tx.now,
+        stuck_reason=None,
+        stuck_detail=None,
+        stuck_owner_id=None,
+    )
+    await queues.wake(tx, Target.RUN, [id])
+    return await get(tx, id)
+
+
+async def stop(tx: Transaction, id: UUID, note: str | None) -> Record:
+    """A person's stop: holds when this commits. Raises `IllegalTransition` if it has ended."""
+    found = await _locked(tx, id)
+    if found.status == ExecutionStatus.ENDED:
+        raise IllegalTransition("this run has ended", "status")
+    await end(tx, found, ExitReason.STOPPED, steps=0, note=note)
+    return await get(tx, id)
+
+
+async def wake(tx: Transaction, ids: Iterable[UUID]) -> None:
+    """Makes open executions due now and has them looked at."""
+    wanted = list(ids)
+    await tx.execute(
+        update(executions)
+        .where(
+            executions.c.org_id == tx.org,
+            executions.c.id.in_(wanted),
+            executions.c.status == ExecutionStatus.OPEN,
+        )
+        .values(due_at=func.least(executions.c.due_at, tx.now), sweeps=0, sweep_after=None)
+    )
+    await queues.wake(tx, Target.RUN, wanted)
+
+
+async def get(tx: Transaction, id: UUID) -> Record:
+    """Raises `NotFound`."""
+    statement = select(executions).where(executions.c.org_id == tx.org, executions.c.id == id)
+    found = (await tx.execute(statement)).one_or_none()
+    if found is None:
+        raise NotFound("Run")
+    return found
+
+
+async def steps_of(tx: Transaction, id: UUID) -> list[Record]:
+    """The effects of an execution, in the order they were taken."""
+    statement = (
+        select(effects)
+        .where(effects.c.org_id == tx.org, effects.c.execution_id == id)
+        .order_by(effects.c.number)
+    )
+    return list((await tx.execute(statement)).all())
+
+
+async def open_ids(tx: Transaction) -> list[UUID]:
+    statement = select(executions.c.id).where(
+        executions.c.org_id == tx.org, executions.c.status == ExecutionStatus.OPEN
+    )
+    return list((await tx.execute(statement)).scalars())
+
+
+async def _locked(tx: Transaction, id: UUID) -> Record:
+    statement = (
+        select(executions)
+        .where(executions.c.org_id == tx.org, executions.c.id == id)
+        .with_for_update(key_share=True)
+    )
+    found = (await tx.execute(statement)).one_or_none()
+    if found is None:
+        raise NotFound("Run")
+    return found
+
+
+async def _write(tx: Transaction, id: UUID, **values: Any) -> None:  # noqa: ANN401  (columns)
+    await tx.execute(
+        update(executions)
+        .where(executions.c.org_id == tx.org, executions.c.id == id)
+        .values(**values)
+    )

@@ -1,0 +1,238 @@
+"""Organizations, users, API keys and webhook sources: who is speaking."""
+
+import hashlib
+import os
+import secrets
+from base64 import b64encode
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from sqlalchemy import Select, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as insert_or
+from sqlalchemy.exc import IntegrityError
+from uuid_utils.compat import uuid7
+
+from domain.due import Calendar
+from domain.words import Role
+from store.errors import Duplicate, NotFound
+from store.events import Record, reference_error
+from store.tables import api_keys, organizations, pipelines, sources, stages, users
+from store.transaction import Database, Transaction
+
+_DEFAULT_STAGES = (
+    ("lead", "Lead", 10, "open"),
+    ("qualified", "Qualified", 30, "open"),
+    ("proposal", "Proposal", 60, "open"),
+    ("negotiation", "Negotiation", 80, "open"),
+    ("closed_won", "Closed won", 100, "won"),
+    ("closed_lost", "Closed lost", 0, "lost"),
+)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """An authenticated API key: the user it speaks for and the role it may use."""
+
+    org: UUID
+    key: UUID
+    user: UUID
+    role: Role
+
+
+@dataclass(frozen=True)
+class Source:
+    """A sender of inbound webhooks; `at` is PostgreSQL's real time, which signatures are judged by."""
+
+    org: UUID
+    id: UUID
+    secret: bytes
+    at: datetime
+
+
+async def create_organization(
+    database: Database, name: str, slug: str, calendar: Calendar
+) -> UUID:
+    """An organization with the default pipeline. Raises `Duplicate` where the slug is taken."""
+    org = uuid7()
+    async with database.transaction(org) as tx:
+        row = {
+            "id": org,
+            "name": name,
+            "slug": slug,
+            "calendar": calendar.model_dump(mode="json", by_alias=True),
+            "created_at": tx.now,
+        }
+        try:
+            await tx.execute(insert(organizations).values(row))
+        except IntegrityError as error:
+            raise reference_error(error) or Duplicate(
+                f"an organization '{slug}' exists", "slug", None
+            ) from None
+        await tx.execute(insert(pipelines).values(org_id=org, key="default", name="Sales"))
+        await tx.execute(
+            insert(stages),
+            [
+                {
+                    "org_id": org, "pipeline": "default", "key": key, "name": label,
+                    "position": position, "probability": probability, "kind": kind,
+                }
+                for position, (key, label, probability, kind) in enumerate(_DEFAULT_STAGES, 1)
+            ],
+        )  # fmt: skip
+    return org
+
+
+async def calendar(tx: Transaction) -> Calendar:
+    """The organization's working time."""
+    statement = select(organizations.c.calendar).where(organizations.c.id == tx.org)
+    return Calendar.model_validate((await tx.execute(statement)).scalar_one())
+
+
+async def create_user(
+    tx: Transaction, email: str, name: str, role: Role, manager: UUID | None = None
+) -> Record:
+    """Raises `Duplicate` for an address in use, `UnknownReference` for an unknown manager."""
+    row = {
+        "org_id": tx.org,
+        "id": uuid7(),
+        "email": email,
+        "name": name,
+        "role": role.value,
+        "manager_id": manager,
+        "created_at": tx.now,
+    }
+    statement = (
+        insert_or(users)
+        .values(row)
+        .on_conflict_do_nothing(index_elements=["org_id", "email"])
+        .returning(*users.c)
+    )
+    try:
+        made = (await tx.execute(statement)).one_or_none()
+    except IntegrityError as error:
+        raise reference_error(error) or error from None
+    if made is None:
+        found = select(users.c.id).where(users.c.org_id == tx.org, users.c.email == email)
+        existing = (await tx.execute(found)).scalar_one()
+        raise Duplicate(f"a user with {email} exists", "email", existing)
+    return made
+
+
+async def manager_of(tx: Transaction, user: UUID) -> UUID | None:
+    """Who is told when `user` does not act: the manager, else the first active admin."""
+    return await _user(
+        tx, select(users.c.manager_id).where(users.c.org_id == tx.org, users.c.id == user)
+    ) or await first_admin(tx)
+
+
+async def first_admin(tx: Transaction) -> UUID | None:
+    """Who gets what has no owner."""
+    admins = select(users.c.id).where(
+        users.c.org_id == tx.org, users.c.role == Role.ADMIN, users.c.is_active
+    )
+    return await _user(tx, admins.order_by(users.c.created_at, users.c.id).limit(1))
+
+
+async def users_by_name(tx: Transaction) -> dict[str, UUID]:
+    """Active users by case-folded name and by email address."""
+    statement = select(users).where(users.c.org_id == tx.org, users.c.is_active)
+    found: dict[str, UUID] = {}
+    for user in await tx.execute(statement):
+        found[user.name.casefold()] = found[user.email] = user.id
+    return found
+
+
+async def create_key(tx: Transaction, user: UUID, name: str, role: Role) -> tuple[Record, str]:
+    """A new key and its token, which is shown this once: only a hash is kept.
+
+    Raises `UnknownReference` for an unknown user.
+    """
+    token = f"drb_{secrets.token_urlsafe(32)}"
+    statement = (
+        insert(api_keys)
+        .values(
+            org_id=tx.org,
+            id=uuid7(),
+            user_id=user,
+            name=name,
+            role=role.value,
+            hash=_hash(token),
+            created_at=tx.now,
+        )
+        .returning(*api_keys.c)
+    )
+    try:
+        return (await tx.execute(statement)).one(), token
+    except IntegrityError as error:
+        raise reference_error(error) or error from None
+
+
+async def revoke_key(tx: Transaction, id: UUID) -> None:
+    """From the commit on nobody comes in with it. Raises `NotFound`."""
+    statement = (
+        update(api_keys)
+        .where(api_keys.c.org_id == tx.org, api_keys.c.id == id, api_keys.c.revoked_at.is_(None))
+        .values(revoked_at=tx.now)
+    )
+    if (await tx.execute(statement)).rowcount == 0:
+        raise NotFound("API key")
+
+
+async def authenticate(database: Database, token: str) -> Caller | None:
+    """Whose token it is; None for one that is unknown, revoked or of an inactive user."""
+    statement = text("SELECT * FROM resolve_api_key(:hash)")
+    async with database.crossing() as connection:
+        found = (await connection.execute(statement, {"hash": _hash(token)})).one_or_none()
+    return found and Caller(found.org_id, found.key_id, found.user_id, Role(found.role))
+
+
+async def create_source(tx: Transaction, name: str, master: bytes) -> tuple[Record, str]:
+    """A webhook source and its `whsec_…` secret, which is shown this once and kept sealed."""
+    id_, secret = uuid7(), os.urandom(32)
+    statement = (
+        insert(sources)
+        .values(
+            org_id=tx.org,
+            id=id_,
+            name=name,
+            sealed_secret=_seal(master, secret, id_),
+            created_by=tx.origin.id if tx.origin.kind == "user" else None,
+            created_at=tx.now,
+        )
+        .returning(*sources.c)
+    )
+    made = (await tx.execute(statement)).one()
+    return made, f"whsec_{b64encode(secret).decode()}"
+
+
+async def resolve_source(database: Database, id: UUID, master: bytes) -> Source | None:
+    """A live source by the id in its address."""
+    statement = text("SELECT * FROM resolve_source(:id)")
+    async with database.crossing() as connection:
+        found = (await connection.execute(statement, {"id": id})).one_or_none()
+    return found and Source(found.org_id, id, _unseal(master, found.sealed_secret, id), found.at)
+
+
+def _hash(token: str) -> bytes:
+    """Tokens carry 256 random bits, so a plain hash is enough."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _seal(master: bytes, secret: bytes, row: UUID) -> bytes:
+    """AES-256-GCM bound to its row; the first byte names the form."""
+    nonce = os.urandom(12)
+    return b"\x01" + nonce + AESGCM(master).encrypt(nonce, secret, _bound(row))
+
+
+def _unseal(master: bytes, sealed: bytes, row: UUID) -> bytes:
+    return AESGCM(master).decrypt(sealed[1:13], sealed[13:], _bound(row))
+
+
+def _bound(row: UUID) -> bytes:
+    return b"sources.sealed_secret/" + row.bytes
+
+
+async def _user(tx: Transaction, query: Select[tuple[UUID]]) -> UUID | None:
+    return (await tx.execute(query)).scalar_one_or_none()

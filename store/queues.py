@@ -1,0 +1,187 @@
+"""The queues between processes: the outbox (facts to match), wakes (rows to look at again), what is overdue.
+
+Candidates are read across organizations by the relay's role, as ids; each is then taken in its
+own organization's transaction. Organizations take turns, so a busy one holds up nobody.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import case, delete, func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.words import Target
+from store.events import Record
+from store.tables import events, executions, outbox, reminders, wakes
+from store.transaction import Transaction
+
+MAX_ATTEMPTS = 2
+"""How often an event may fail alone before it is passed over."""
+
+SWEEP_AFTER = 60
+"""Real seconds a row must be overdue before it is swept."""
+
+_TURNS = """
+WITH RECURSIVE turn(org_id) AS (
+  (SELECT org_id FROM {queue} WHERE failed_at IS NULL ORDER BY org_id LIMIT 1)
+  UNION ALL
+  SELECT (SELECT q.org_id FROM {queue} q WHERE q.failed_at IS NULL AND q.org_id > turn.org_id
+          ORDER BY q.org_id LIMIT 1)
+  FROM turn WHERE turn.org_id IS NOT NULL
+)
+SELECT taken.* FROM turn CROSS JOIN LATERAL (
+  SELECT {columns} FROM {queue} q WHERE q.org_id = turn.org_id AND q.failed_at IS NULL
+  ORDER BY q.id LIMIT :each
+) taken WHERE turn.org_id IS NOT NULL
+"""
+_OUTBOX_TURNS = text(_TURNS.format(queue="outbox", columns="q.org_id, q.id"))
+_WAKE_TURNS = text(_TURNS.format(queue="wakes", columns="q.org_id, q.id, q.kind, q.target_id"))
+
+
+@dataclass(frozen=True)
+class Wake:
+    """One poke to give: the target, and every wake row that asks for it."""
+
+    org: UUID
+    kind: Target
+    target: UUID
+    rows: tuple[int, ...]
+
+
+async def outbox_candidates(connection: AsyncConnection, each: int) -> dict[UUID, list[int]]:
+    """Unmatched outbox ids, oldest first, at most `each` per organization."""
+    found: dict[UUID, list[int]] = {}
+    for row in await connection.execute(_OUTBOX_TURNS, {"each": each}):
+        found.setdefault(row.org_id, []).append(row.id)
+    return found
+
+
+async def lock_events(tx: Transaction, ids: Sequence[int]) -> list[Record]:
+    """Takes those outbox rows that nobody else has, with their events: `outbox_id` and the event's columns."""
+    statement = (
+        select(outbox.c.id.label("outbox_id"), events)
+        .join(events, (events.c.org_id == outbox.c.org_id) & (events.c.id == outbox.c.event_id))
+        .where(outbox.c.org_id == tx.org, outbox.c.id.in_(ids), outbox.c.failed_at.is_(None))
+        .order_by(outbox.c.id)
+        .with_for_update(of=outbox, skip_locked=True)
+    )
+    return list((await tx.execute(statement)).all())
+
+
+async def delete_outbox(tx: Transaction, ids: Sequence[int]) -> None:
+    await tx.execute(delete(outbox).where(outbox.c.org_id == tx.org, outbox.c.id.in_(ids)))
+
+
+async def fail_event(tx: Transaction, id: int, error: str) -> bool:
+    """Keeps an error on its outbox row; True when that was the last attempt and it is passed over."""
+    last = outbox.c.attempts + 1 >= MAX_ATTEMPTS
+    statement = (
+        update(outbox)
+        .where(outbox.c.org_id == tx.org, outbox.c.id == id)
+        .values(
+            attempts=outbox.c.attempts + 1,
+            error=error[:2000],
+            failed_at=case((last, func.clock_timestamp())),
+        )
+        .returning(outbox.c.failed_at)
+    )
+    return (await tx.execute(statement)).scalar_one_or_none() is not None
+
+
+async def retry_failed(tx: Transaction) -> int:
+    """Lets every passed-over event and wake be tried again; how many there were."""
+    count = 0
+    for queue, again in ((outbox, {"attempts": 0}), (wakes, {})):
+        result = await tx.execute(
+            update(queue)
+            .where(queue.c.org_id == tx.org, queue.c.failed_at.is_not(None))
+            .values(failed_at=None, **again)
+        )
+        count += result.rowcount
+    return count
+
+
+async def wake(tx: Transaction, kind: Target, targets: Iterable[UUID]) -> None:
+    """Asks for a look at rows; only `store.executions.wake` and its like, which set `due_at`, call it."""
+    rows = [{"org_id": tx.org, "kind": kind.value, "target_id": target} for target in targets]
+    if rows:
+        await tx.execute(insert(wakes), rows)
+
+
+async def wake_batch(connection: AsyncConnection, each: int) -> list[Wake]:
+    """Wakes to give, at most `each` rows per organization, one entry a target."""
+    asked: dict[tuple[UUID, Target, UUID], list[int]] = {}
+    for row in await connection.execute(_WAKE_TURNS, {"each": each}):
+        asked.setdefault((row.org_id, Target(row.kind), row.target_id), []).append(row.id)
+    return [Wake(org, kind, target, tuple(rows)) for (org, kind, target), rows in asked.items()]
+
+
+async def still_open(connection: AsyncConnection, targets: Iterable[UUID]) -> set[UUID]:
+    """Which of these rows something may still become of; the others are not poked."""
+    wanted = list(targets)
+    found: set[UUID] = set()
+    for table in (executions, reminders):
+        statement = select(table.c.id).where(table.c.id.in_(wanted), table.c.due_at.is_not(None))
+        found.update((await connection.execute(statement)).scalars())
+    return found
+
+
+async def delete_wakes(tx: Transaction, ids: Sequence[int]) -> None:
+    """Exactly the rows that were read; a newer wake for the same target stays."""
+    await tx.execute(delete(wakes).where(wakes.c.org_id == tx.org, wakes.c.id.in_(ids)))
+
+
+async def fail_wakes(tx: Transaction, ids: Sequence[int], error: str) -> None:
+    """Sets wakes aside that Temporal will never take; their rows stay open for the sweep."""
+    await tx.execute(
+        update(wakes)
+        .where(wakes.c.org_id == tx.org, wakes.c.id.in_(ids))
+        .values(error=error[:2000], failed_at=func.clock_timestamp())
+    )
+
+
+# The instant is a sub-select of its own, so that it is computed once and the index is used.
+_LATE = "(SELECT business_now() - make_interval(secs => :late * scale) FROM clock)"
+_OVERDUE = text(f"""
+SELECT org_id, kind, id FROM (
+  SELECT org_id, 'run' AS kind, id, due_at FROM executions
+  WHERE status = 'open' AND due_at < {_LATE}
+    AND (sweep_after IS NULL OR sweep_after < clock_timestamp())
+  UNION ALL
+  SELECT org_id, 'reminder', id, due_at FROM reminders
+  WHERE due_at < {_LATE} AND (sweep_after IS NULL OR sweep_after < clock_timestamp())
+) overdue ORDER BY due_at LIMIT :most
+""")  # noqa: S608  (both parts are constants)
+_OLDEST_WAKE = text(
+    "SELECT extract(epoch FROM clock_timestamp() - min(created_at)) FROM wakes WHERE failed_at IS NULL"
+)
+
+
+async def overdue(connection: AsyncConnection, most: int) -> dict[UUID, dict[Target, list[UUID]]]:
+    """Open rows that nobody came for, longest overdue first."""
+    found: dict[UUID, dict[Target, list[UUID]]] = {}
+    for row in await connection.execute(_OVERDUE, {"late": SWEEP_AFTER, "most": most}):
+        found.setdefault(row.org_id, {}).setdefault(Target(row.kind), []).append(row.id)
+    return found
+
+
+async def oldest_wake_seconds(connection: AsyncConnection) -> float:
+    """Age in real seconds of the oldest wake still to give; 0 when there is none."""
+    return float((await connection.execute(_OLDEST_WAKE)).scalar_one() or 0)
+
+
+async def sweep(tx: Transaction, kind: Target, ids: Sequence[UUID]) -> None:
+    """Wakes overdue rows, and leaves each alone for 1, 2, 4 … 60 real minutes after."""
+    table: Any = {Target.RUN: executions, Target.REMINDER: reminders}[kind]
+    await tx.execute(
+        update(table)
+        .where(table.c.org_id == tx.org, table.c.id.in_(ids))
+        .values(
+            sweeps=table.c.sweeps + 1,
+            sweep_after=func.clock_timestamp()
+            + text("interval '1 minute'") * func.least(60, func.power(2, func.least(table.c.sweeps, 6))),
+        )
+    )
+    await wake(tx, kind, ids)

@@ -1,0 +1,145 @@
+"""Reminders: promises to nudge an owner at a time."""
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import insert as insert_or
+from sqlalchemy.exc import IntegrityError
+from uuid_utils.compat import uuid7
+
+from domain.words import ReminderStatus, Target
+from store import queues
+from store.errors import IllegalTransition, NotFound
+from store.events import Record, reference_error
+from store.tables import reminders
+from store.transaction import Transaction
+
+_CLOSED = (ReminderStatus.DONE, ReminderStatus.CANCELLED)
+
+
+async def create(
+    tx: Transaction, values: Mapping[str, Any], *, id: UUID | None = None
+) -> Record | None:
+    """A scheduled reminder and the wake that starts its wait.
+
+    `values` has owner_id, title, due_at and any of contact_id, company_id, deal_id, activity_id,
+    escalate_after. With an `id` that exists already nothing is written and the answer is None.
+    """
+    row = {
+        "status": ReminderStatus.SCHEDULED.value,
+        "execution_id": tx.origin.execution,
+        "created_by": tx.origin.id if tx.origin.kind == "user" else None,
+        "created_at": tx.now,
+        **values,
+        "org_id": tx.org,
+        "id": id or uuid7(),
+    }
+    statement = insert_or(reminders).values(row).on_conflict_do_nothing().returning(*reminders.c)
+    try:
+        made = (await tx.execute(statement)).one_or_none()
+    except IntegrityError as error:
+        raise reference_error(error) or error from None
+    if made is not None:
+        await queues.wake(tx, Target.REMINDER, [made.id])
+    return made
+
+
+async def snooze(tx: Transaction, id: UUID, until: datetime) -> Record:
+    """Moves a reminder that has not been answered; one that fired will fire again.
+
+    Raises `IllegalTransition` for one that is closed.
+    """
+    found = await _answerable(tx, id)
+    await _write(
+        tx,
+        id,
+        status=ReminderStatus.SCHEDULED.value,
+        due_at=until,
+        fired_at=None,
+        snoozes=found.snoozes + 1,
+        sweeps=0,
+        sweep_after=None,
+    )
+    await queues.wake(tx, Target.REMINDER, [id])
+    return await get(tx, id)
+
+
+async def close(tx: Transaction, id: UUID, status: ReminderStatus) -> Record:
+    """`done` or `cancelled`: it will not fire and not escalate from this commit on."""
+    await _answerable(tx, id)
+    await _write(tx, id, status=status.value, due_at=None, closed_at=tx.now)
+    return await get(tx, id)
+
+
+async def lock_due(tx: Transaction, id: UUID) -> Record | None:
+    """Locks a reminder that will still act by itself; None if it will not."""
+    statement = (
+        select(reminders)
+        .where(reminders.c.org_id == tx.org, reminders.c.id == id, reminders.c.due_at.is_not(None))
+        .with_for_update(key_share=True)
+    )
+    return (await tx.execute(statement)).one_or_none()
+
+
+async def fired(tx: Transaction, id: UUID, escalates_at: datetime | None) -> None:
+    await _write(
+        tx,
+        id,
+        status=ReminderStatus.FIRED.value,
+        fired_at=tx.now,
+        due_at=escalates_at,
+        sweeps=0,
+        sweep_after=None,
+    )
+
+
+async def escalated(tx: Transaction, id: UUID) -> None:
+    await _write(
+        tx, id, status=ReminderStatus.ESCALATED.value, escalated_at=tx.now, due_at=None
+    )
+
+
+async def get(tx: Transaction, id: UUID) -> Record:
+    """Raises `NotFound`."""
+    statement = select(reminders).where(reminders.c.org_id == tx.org, reminders.c.id == id)
+    found = (await tx.execute(statement)).one_or_none()
+    if found is None:
+        raise NotFound("Reminder")
+    return found
+
+
+async def open_ids(tx: Transaction) -> list[UUID]:
+    statement = select(reminders.c.id).where(
+        reminders.c.org_id == tx.org, reminders.c.due_at.is_not(None)
+    )
+    return list((await tx.execute(statement)).scalars())
+
+
+async def wake(tx: Transaction, ids: Iterable[UUID]) -> None:
+    """Has reminders looked at; whether they fire is a matter of their due time alone."""
+    await queues.wake(tx, Target.REMINDER, ids)
+
+
+async def _answerable(tx: Transaction, id: UUID) -> Record:
+    statement = (
+        select(reminders)
+        .where(reminders.c.org_id == tx.org, reminders.c.id == id)
+        .with_for_update(key_share=True)
+    )
+    found = (await tx.execute(statement)).one_or_none()
+    if found is None:
+        raise NotFound("Reminder")
+    if found.status in _CLOSED:
+        raise IllegalTransition(f"this reminder is {found.status}", "status")
+    return found
+
+
+async def _write(tx: Transaction, id: UUID, **values: Any) -> None:  # noqa: ANN401  (columns)
+    await tx.execute(
+        update(reminders)
+        .where(reminders.c.org_id == tx.org, reminders.c.id == id)
+        .values(**values)
+    )

@@ -1,0 +1,133 @@
+"""One organization, one instant, one commit."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CursorResult, Executable, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Who or what writes: kept on every event. `chain` holds the rules that led here, oldest first."""
+
+    kind: str
+    id: UUID | None = None
+    chain: tuple[UUID, ...] = ()
+    execution: UUID | None = None
+
+
+SYSTEM = Origin("system")
+
+
+@dataclass(frozen=True)
+class Transaction:
+    """An open transaction of one organization.
+
+    `now` is business time, read once, in the statement that set the organization; `scale` is
+    how many business seconds pass in a real one.
+    """
+
+    connection: AsyncConnection
+    org: UUID
+    now: datetime
+    scale: float
+    origin: Origin = field(default=SYSTEM)
+
+    async def execute(
+        self, statement: Executable, values: Any = None  # noqa: ANN401  (the library's own type)
+    ) -> CursorResult[Any]:
+        return await self.connection.execute(statement, values)
+
+    def acting(self, origin: Origin) -> "Transaction":
+        """The same transaction, writing on behalf of another origin."""
+        return replace(self, origin=origin)
+
+    def real(self, business: timedelta) -> float:
+        """Real seconds until a stretch of business time has passed."""
+        return business.total_seconds() / self.scale
+
+    @asynccontextmanager
+    async def savepoint(self) -> AsyncIterator[None]:
+        """What fails inside is undone alone; the error goes on."""
+        async with self.connection.begin_nested():
+            yield
+
+
+_OPEN = text(
+    "SELECT set_config('app.org', :org, true), set_config('lock_timeout', :lock, true),"
+    " business_now() AS now, (SELECT scale FROM clock) AS scale"
+)
+
+
+class Database:
+    """A pool of connections of one role, and the only place that commits."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    @classmethod
+    def connect(
+        cls, url: str, *, size: int = 5, overflow: int = 5, timeout: float = 30, recycle: int = 1800
+    ) -> "Database":
+        """`url` is `postgresql://…`; times in seconds. Connects on first use."""
+        return cls(
+            create_async_engine(
+                url.replace("postgresql://", "postgresql+asyncpg://", 1),
+                pool_size=size,
+                max_overflow=overflow,
+                pool_timeout=timeout,
+                pool_recycle=recycle,
+                hide_parameters=True,
+                connect_args={"timeout": 10, "server_settings": {"application_name": "drumbeat"}},
+            )
+        )
+
+    @property
+    def engine(self) -> AsyncEngine:
+        return self._engine
+
+    async def close(self) -> None:
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def transaction(
+        self, org: UUID, origin: Origin = SYSTEM, *, lock_seconds: float = 5
+    ) -> AsyncIterator[Transaction]:
+        """Commits when the block ends, rolls back when it raises.
+
+        Waits for any one lock at most `lock_seconds`. A pooled connection that turns out to be
+        dead is replaced once.
+        """
+        connection, opened = await self._open(org, lock_seconds)
+        try:
+            yield Transaction(connection, org, opened.now, opened.scale, origin)
+            await connection.commit()
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def crossing(self) -> AsyncIterator[AsyncConnection]:
+        """Reads what is not of one organization: the listed crossings of the migration. Never writes."""
+        async with self._engine.connect() as connection:
+            yield connection
+
+    async def _open(self, org: UUID, lock_seconds: float) -> tuple[AsyncConnection, Any]:
+        values = {"org": str(org), "lock": f"{int(lock_seconds * 1000)}ms"}
+        for last_try in (False, True):
+            connection = await self._engine.connect()
+            try:
+                return connection, (await connection.execute(_OPEN, values)).one()
+            except DBAPIError as error:
+                await connection.close()
+                if last_try or not error.connection_invalidated:
+                    raise
+            except BaseException:
+                await connection.close()
+                raise
+        raise AssertionError  # the second try returned or raised

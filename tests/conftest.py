@@ -1,0 +1,144 @@
+"""One database server and one Temporal server a run; a database of its own for each test that asks."""
+
+import itertools
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from sqlalchemy import event, text
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+
+from domain.due import Calendar
+from domain.words import Role
+from runtime.migrating import migrate
+from runtime.obtain import obtain
+from runtime.postgres import Postgres
+from runtime.temporal import TemporalServer
+from store import identity
+from store.transaction import Database, Origin
+
+_TEMPLATE = "drumbeat_template"
+_numbers = itertools.count(1)
+
+
+@dataclass
+class Base:
+    """A migrated test database: the app's and the relay's ways in, and one organization with people."""
+
+    app: Database
+    crossing: Database
+    app_url: str
+    relay_url: str
+    admin_url: str
+    org: UUID = field(init=False)
+    admin: UUID = field(init=False)
+    manager: UUID = field(init=False)
+    rep: UUID = field(init=False)
+
+    @property
+    def person(self) -> Origin:
+        return Origin("user", self.rep)
+
+    def transaction(self, origin: Origin | None = None) -> Any:
+        return self.app.transaction(self.org, origin or self.person)
+
+    async def rows(self, query: str, **values: object) -> list[Mapping[str, Any]]:
+        """What a query of the first organization sees."""
+        async with self.app.transaction(self.org) as tx:
+            return [dict(row._mapping) for row in await tx.execute(text(query), values)]
+
+    async def value(self, query: str, **values: object) -> Any:
+        (row,) = await self.rows(query, **values)
+        return next(iter(row.values()))
+
+    async def pass_time(self, by: timedelta) -> datetime:
+        """Moves the business clock of this database; every process that uses it agrees."""
+        return await self.value("SELECT advance_clock(:by)", by=by)
+
+    async def people(self) -> None:
+        """An organization in Berlin: an admin, a manager and the manager's rep."""
+        self.org = await identity.create_organization(
+            self.app, "Acme", f"acme-{next(_numbers)}", Calendar(zone="Europe/Berlin")
+        )
+        async with self.app.transaction(self.org) as tx:
+            self.admin = (await identity.create_user(tx, "ada@example.com", "Ada", Role.ADMIN)).id
+            self.manager = (await identity.create_user(tx, "mona@example.com", "Mona", Role.MANAGER)).id
+            rep = await identity.create_user(tx, "rob@example.com", "Rob", Role.REP, self.manager)
+            self.rep = rep.id
+
+
+@pytest.fixture(scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Postgres]:
+    server = Postgres(
+        tmp_path_factory.mktemp("postgres"),
+        options={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"},
+    )
+    await server.start()
+    await server.create_database(_TEMPLATE)
+    await migrate(*_urls(server, _TEMPLATE), test=True)
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def base(postgres: Postgres) -> AsyncIterator[Base]:
+    """An empty migrated database with one organization; dropped after the test."""
+    name = f"test_{next(_numbers)}_{secrets.token_hex(3)}"
+    await postgres.create_database(name, template=_TEMPLATE)
+    admin, app, relay = _urls(postgres, name)
+    found = Base(Database.connect(app), Database.connect(relay), app, relay, admin)
+    await found.people()
+    yield found
+    await found.app.close()
+    await found.crossing.close()
+    await postgres.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+async def temporal_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[TemporalServer]:
+    server = TemporalServer(await obtain(), tmp_path_factory.mktemp("temporal"))
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture(scope="session")
+async def temporal(temporal_server: TemporalServer) -> Client:
+    environment = temporal_server.environment()
+    return await Client.connect(
+        temporal_server.address,
+        namespace=environment["TEMPORAL_NAMESPACE"],
+        data_converter=pydantic_data_converter,
+    )
+
+
+def _urls(server: Postgres, database: str) -> tuple[str, str, str]:
+    return (
+        server.admin_url(database),
+        server.url("drumbeat_app", "app-password", database),
+        server.url("drumbeat_relay", "relay-password", database),
+    )
+
+
+@pytest.fixture
+def statements(base: Base) -> Callable[[], list[str]]:
+    """What the app's connections were sent since it was last asked, but for BEGIN, COMMIT and the org setting."""
+    sent: list[str] = []
+
+    @event.listens_for(base.app.engine.sync_engine, "before_cursor_execute")
+    def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if "set_config('app.org'" not in statement and not statement.startswith(("SAVEPOINT", "RELEASE")):
+            sent.append(statement)
+
+    def since() -> list[str]:
+        taken = list(sent)
+        sent.clear()
+        return taken
+
+    return since

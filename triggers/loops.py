@@ -1,0 +1,50 @@
+"""How the relay's parts run for years: a pass, and a pause when there was nothing to do."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+log = structlog.get_logger()
+
+_LONGEST_PAUSE = 10.0
+
+
+async def repeat(
+    name: str,
+    once: Callable[[], Awaitable[int]],
+    *,
+    pause: float,
+    stopping: asyncio.Event,
+    hint: asyncio.Event | None = None,
+) -> None:
+    """Calls `once` until `stopping`; after an empty pass waits `pause` seconds or for a hint.
+
+    A pass that fails is logged and tried again, after 0.5, 1, 2 … 10 seconds: whatever it left
+    behind is rows, which the next pass reads.
+    """
+    failures = 0
+    while not stopping.is_set():
+        if hint is not None:
+            hint.clear()
+        try:
+            found = await once()
+        except Exception as error:  # every kind: a loop that ends would stop the product silently
+            failures += 1
+            log.warning(f"{name}_failed", error=type(error).__name__, detail=str(error)[:500], failures=failures)
+            await _rest(min(0.5 * 2 ** (failures - 1), _LONGEST_PAUSE), stopping, None)
+            continue
+        if failures:
+            log.info(f"{name}_recovered", failures=failures)
+            failures = 0
+        if found == 0:
+            await _rest(pause, stopping, hint)
+
+
+async def _rest(seconds: float, stopping: asyncio.Event, hint: asyncio.Event | None) -> None:
+    waits = [asyncio.ensure_future(event.wait()) for event in (stopping, hint) if event]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

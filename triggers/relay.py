@@ -1,0 +1,125 @@
+"""The relay: takes events from the outbox, matches them, and writes every decision as rows.
+
+The row lock is the lease: no row is marked as taken, so a relay that dies leaves nothing to
+clean up, and one that freezes loses its locks with its transaction after five seconds.
+"""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+
+from activities.advance import StepUnable, advance_run
+from domain.match import Event, Refused, Start, match
+from domain.words import Target
+from store import definitions, executions, facts, queues
+from store.events import Record
+from store.facts import Links
+from store.transaction import Database, Transaction
+
+BATCH = 50
+"""Events of one organization in one transaction."""
+
+log = structlog.get_logger()
+
+
+class Relay:
+    """`crossing` is the relay's role, which sees ids; `database` the app's, which sees one organization.
+
+    With `first_attempt` the relay takes a new run's first steps itself; off, every run goes to
+    its workflow. Both give the same rows.
+    """
+
+    def __init__(
+        self, crossing: Database, database: Database, *, first_attempt: bool = True
+    ) -> None:
+        self._crossing = crossing
+        self._database = database
+        self._first_attempt = first_attempt
+
+    async def once(self) -> int:
+        """One pass over all organizations that have events; how many events were dealt with."""
+        async with self._crossing.crossing() as connection:
+            candidates = await queues.outbox_candidates(connection, BATCH)
+        count = 0
+        for org, ids in candidates.items():
+            count += await self._organization(org, ids)
+        return count
+
+    async def _organization(self, org: UUID, ids: Sequence[int]) -> int:
+        """A whole batch at once; if that fails each alone, so that the poisonous one is found."""
+        try:
+            return await self._batch(org, ids)
+        except Exception as error:  # whatever it was, each event is tried alone and tells its own
+            log.warning("batch_failed", org=str(org), events=len(ids), error=type(error).__name__)
+        count = 0
+        for id_ in ids:
+            try:
+                count += await self._batch(org, [id_])
+            except Exception as error:  # kept on the row, which is passed over at the second time
+                async with self._database.transaction(org) as tx:
+                    passed_over = await queues.fail_event(tx, id_, f"{type(error).__name__}: {error}")
+                log.error("event_failed", org=str(org), outbox=id_, passed_over=passed_over)
+                count += passed_over
+        return count
+
+    async def _batch(self, org: UUID, ids: Sequence[int]) -> int:
+        async with self._database.transaction(org) as tx:
+            rows = await queues.lock_events(tx, ids)
+            if rows:
+                started = await _decide(tx, [_event(row) for row in rows])
+                waiting = await self._attempt(tx, started)
+                await queues.wake(tx, Target.RUN, waiting)
+                await queues.delete_outbox(tx, [row.outbox_id for row in rows])
+        return len(rows)
+
+    async def _attempt(self, tx: Transaction, runs: Sequence[UUID]) -> list[UUID]:
+        """Takes the first steps of new runs; the ones that have more to do or to wait for."""
+        if not self._first_attempt:
+            return list(runs)
+        waiting = []
+        for run in runs:
+            try:
+                async with tx.savepoint():
+                    answer = await advance_run(tx, run)
+            except StepUnable:
+                waiting.append(run)  # its workflow finds the same and hands it to a person
+            else:
+                if not answer.done:
+                    waiting.append(run)
+        return waiting
+
+
+async def _decide(tx: Transaction, events: Sequence[Event]) -> list[UUID]:
+    """Matches events with every rule and writes what was decided; the ids of the new runs."""
+    rules = await definitions.rules(tx)
+    if not rules:
+        return []
+    subjects = await facts.subjects(tx, [Links.to(e.subject_kind, e.subject_id) for e in events])
+    starts, refusals = [], []
+    for event, subject in zip(events, subjects, strict=True):
+        fact = {"type": event.type, "before": event.before, "after": event.after}
+        looked_at = {**subject.facts, "event": fact}
+        for rule in rules:
+            match match(event, rule, looked_at):
+                case Start() as start:
+                    starts.append((event, start, subject.links.columns()))
+                case Refused() as refused:
+                    refusals.append((event, refused))
+                case None:
+                    pass
+    await executions.refuse(tx, refusals)
+    return await executions.start_runs(tx, starts)
+
+
+def _event(row: Record) -> Event:
+    return Event(
+        id=row.id,
+        type=row.type,
+        subject_kind=row.subject_kind,
+        subject_id=row.subject_id,
+        at=row.at,
+        before=row.before,
+        after=row.after,
+        chain=tuple(row.chain),
+    )

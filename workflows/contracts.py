@@ -1,0 +1,28 @@
+"""What crosses between workflows and activity functions: ids and times, never personal data."""
+
+from typing import Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+
+ADVANCE = "advance"
+POKE = "poke"
+
+
+class Waiter(BaseModel):
+    """The row a Walk waits for. Fields may be added with defaults only: inputs outlive releases."""
+
+    model_config = ConfigDict(frozen=True)
+
+    org: UUID
+    kind: Literal["run", "reminder"]
+    id: UUID
+
+
+class Answer(BaseModel):
+    """What `advance` says: look again after `seconds` of real time, only when poked (None), or never."""
+
+    model_config = ConfigDict(frozen=True)
+
+    done: bool = False
+    seconds: float | None = None
