@@ -1,19 +1,17 @@
 """`advance`: what is due on one row, done in one transaction. Anyone may call it at any time."""
 
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 import structlog
-from pydantic import BaseModel
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.actions import Scene, Unable, perform
 from domain.decide import (
-    Decision,
     Finished,
     Lost,
     Passed,
@@ -30,6 +28,7 @@ from domain.keys import EffectKey
 from domain.words import ExitReason, ReminderStatus, StepOutcome, StuckReason, Target
 from store import executions, facts, identity, notifications, reminders
 from store.definitions import read
+from store.errors import is_transient
 from store.events import Record
 from store.executions import Taken
 from store.facts import Links, Subject
@@ -38,11 +37,11 @@ from workflows.contracts import ADVANCE, Answer, Waiter
 
 MAX_STEPS = 50
 """Steps one transaction may take; a longer walk goes on in the next."""
+MAX_SECONDS = 1.0
+"""How long it may be at it: well within the time an attempt has, so that a slow database makes it slow and no more."""
 
 _PARK = Answer()
 _DONE = Answer(done=True)
-_TRANSIENT = ("08", "40", "53", "55P03", "57")
-"""SQLSTATE classes that pass by themselves: connection, rollback, resources, lock timeout, shutdown."""
 
 log = structlog.get_logger()
 
@@ -70,7 +69,7 @@ class Advance:
                 async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
                     return await advance_reminder(tx, waiter.id)
             return await self._run(waiter)
-        except Exception as error:  # every error leaves as a code: its text may hold personal data
+        except Exception as error:  # noqa: BLE001  (every error leaves as a code: its text may hold personal data)
             code = "database_busy" if is_transient(error) else "unexpected_error"
             log.warning("advance_failed", kind=waiter.kind, id=str(waiter.id), code=code, error=type(error).__name__)
             raise ApplicationError(code, type=code) from None
@@ -99,27 +98,20 @@ class Advance:
         return _PARK
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether trying again later may help, with nothing changed."""
-    if isinstance(error, DBAPIError):
-        state = str(getattr(error.orig, "sqlstate", None) or "")
-        return error.connection_invalidated or state.startswith(_TRANSIENT)
-    return isinstance(error, OSError | TimeoutError) or type(error) is SQLAlchemyError
-
-
 async def advance_run(tx: Transaction, id: UUID, *, most: int = MAX_STEPS) -> Answer:
-    """Takes every step that is due, at most `most`. Raises `StepUnable`; nothing is written then."""
+    """Takes every step that is due, at most `most` and for a second. Raises `StepUnable`; nothing is written then."""
     execution = await executions.lock_due(tx, id)
     if execution is None:
         return _DONE
-    acting = tx.acting(
-        Origin("rule", execution.definition_id, tuple(execution.chain), execution.id)
-    )
+    acting = tx.acting(Origin("rule", execution.definition_id, tuple(execution.chain), execution.id))
     route = _route(execution.document)
     calendar = Calendar.model_validate(execution.calendar)
     position = Position(execution.step, execution.anchor)
     taken: list[Taken] = []
+    started = time.monotonic()
     for _ in range(most):
+        if time.monotonic() - started > MAX_SECONDS:
+            break
         subject, looked_at = await _look(tx, execution, needs(route, position))
         zone = (looked_at.get("contact") or {}).get("timeZone")
         here = calendar.model_copy(update={"contact_zone": zone})
@@ -146,8 +138,8 @@ async def advance_run(tx: Transaction, id: UUID, *, most: int = MAX_STEPS) -> An
             case Finished():
                 return await _finish(tx, execution, taken, decision)
             case Lost():
-                unable = Unable(StuckReason.DOCUMENT_UNREADABLE, f"no step '{decision.step}'")
-                raise StepUnable(unable, len(taken))
+                gone = Unable(StuckReason.DOCUMENT_UNREADABLE, f"no step '{decision.step}'")
+                raise StepUnable(gone, len(taken))
     await executions.record(tx, execution, taken)
     await executions.stand(
         tx, execution, steps=len(taken), step=position.step, anchor=position.anchor,
@@ -179,9 +171,7 @@ def _route(document: str) -> Places:
     return places(read(document))
 
 
-async def _look(
-    tx: Transaction, execution: Record, roots: frozenset[str]
-) -> tuple[Subject, Mapping[str, Any]]:
+async def _look(tx: Transaction, execution: Record, roots: frozenset[str]) -> tuple[Subject, Mapping[str, Any]]:
     """The facts the next step needs, as they are now."""
     looked_at: dict[str, Any] = {}
     subject = Subject(Links.of(execution), {})
@@ -212,14 +202,10 @@ async def _take(
         return Taken(decision.step, kind, decision.outcome, decision.saw.model_dump(mode="json"))
     key = EffectKey(execution.id, decision.step, 1)
     did = await perform(tx, decision.action, Scene(key, subject, calendar, position.anchor))
-    return Taken(
-        decision.step, decision.action.type, StepOutcome.DONE, did.saw, did.made_kind, did.made_id
-    )
+    return Taken(decision.step, decision.action.type, StepOutcome.DONE, did.saw, did.made_kind, did.made_id)
 
 
-async def _finish(
-    tx: Transaction, execution: Record, taken: list[Taken], decision: Finished
-) -> Answer:
+async def _finish(tx: Transaction, execution: Record, taken: list[Taken], decision: Finished) -> Answer:
     exited = decision.step is not None
     if decision.step is not None:
         taken.append(Taken(decision.step, "exit", StepOutcome.EXITED, {}))

@@ -20,7 +20,7 @@ def main() -> None:
         code = 1
     except KeyboardInterrupt:
         code = 130
-    except Exception:  # anything else is a defect: shown whole, and the process still ends the one way
+    except Exception:  # noqa: BLE001  (a defect: shown whole, and the process still ends the one way)
         traceback.print_exc()
         code = 1
     end(code)

@@ -91,6 +91,18 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command("secrets")
+def make_secrets() -> None:
+    """Print new secrets as lines for the .env file of docker-compose.yml."""
+    import base64
+    import secrets
+
+    names = ("DRUMBEAT_ADMIN_PASSWORD", "DRUMBEAT_APP_PASSWORD", "DRUMBEAT_RELAY_PASSWORD", "TEMPORAL_POSTGRES_PASSWORD")
+    lines = [f"{name}={secrets.token_urlsafe(24)}" for name in names]
+    lines.append(f"DRUMBEAT_MASTER_KEY={base64.b64encode(secrets.token_bytes(32)).decode()}")
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
 @app.command("create-org")
 def create_org(
     name: Annotated[str, typer.Argument(help="The organization's name.")],

@@ -2,10 +2,11 @@
 
 import re
 
+from pydantic import ValidationError
+
 from domain.due import Calendar
 from domain.email_addresses import BadEmailError, normalise_email
 from domain.words import Role
-from pydantic import ValidationError
 from runtime import settings, wiring
 from runtime.attaching import attach
 from runtime.trouble import TroubleError

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 Facts = Mapping[str, object]
 """What a decision may look at: root name (`deal`, `contact`, `event`, …) → nested mapping of JSON values."""
@@ -23,13 +24,14 @@ Operator = Literal[
 
 MAX_DEPTH = 5
 MAX_LEAVES = 50
+MAX_VALUES = 1000
+_HUGE = 1e300
+"""No number so large, infinite or undefined is compared with or shown: JSON and its readers refuse some."""
 _PATH = r"^[a-z][a-zA-Z0-9_]*(\.[a-zA-Z0-9_-]+){1,4}$"
 
 
 class _Node(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True)
 
 
 class Comparison(_Node):
@@ -44,15 +46,23 @@ class Comparison(_Node):
         if self.op in ("in", "not_in") and not isinstance(self.value, list):
             msg = f"'{self.op}' compares with a list"
             raise ValueError(msg)
+        values = self.value if isinstance(self.value, list) else [self.value]
+        if isinstance(self.value, list) and any(isinstance(one, list | dict | None) for one in values):
+            msg = f"'{self.op}' compares with a list of single values"
+            raise ValueError(msg)
+        if len(values) > MAX_VALUES:
+            msg = f"'{self.op}' compares with at most {MAX_VALUES} values"
+            raise ValueError(msg)
+        if any(isinstance(one, int | float) and not abs(one) < _HUGE for one in values):
+            msg = f"'{self.op}' compares with a number below {_HUGE:g}"
+            raise ValueError(msg)
         if self.op in ("is_empty", "is_not_empty") and self.value is not None:
             msg = f"'{self.op}' takes no value"
             raise ValueError(msg)
         if self.op in ("gt", "gte", "lt", "lte") and _ordered(self.value) is None:
             msg = f"'{self.op}' compares with a number, a date or a time"
             raise ValueError(msg)
-        if self.op in ("eq", "ne", "contains", "not_contains") and isinstance(
-            self.value, list | dict | None
-        ):
+        if self.op in ("eq", "ne", "contains", "not_contains") and isinstance(self.value, list | dict | None):
             msg = f"'{self.op}' compares with one value; use 'in' for several, 'is_empty' for none"
             raise ValueError(msg)
         return self
@@ -137,7 +147,7 @@ def evaluate(tree: Condition, facts: Facts, path: str = "") -> Verdict:
                 field=tree.field,
                 op=tree.op,
                 expected=tree.value,
-                saw=saw if _is_json(saw) else str(saw),
+                saw=_shown(saw),
             )
         case All(all=parts):
             return _first(parts, facts, f"{path}/all", decides=False)
@@ -196,7 +206,8 @@ def _ordered(value: object) -> Decimal | datetime | None:
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float | Decimal):
-        return Decimal(str(value)) if Decimal(str(value)).is_finite() else None
+        exact = Decimal(str(value)) if isinstance(value, float) else Decimal(value)
+        return exact if exact.is_finite() else None
     if isinstance(value, str):
         if re.match(r"\d{4}-\d{2}-\d{2}", value):
             try:
@@ -229,5 +240,14 @@ def _contains(saw: object, expected: JsonValue) -> bool:
     return False
 
 
-def _is_json(value: object) -> bool:
-    return value is None or isinstance(value, str | int | float | bool | list | dict)
+def _shown(value: object) -> JsonValue:
+    """A value as JSON can carry it; its type's name for what JSON cannot."""
+    if isinstance(value, int | float) and not abs(value) < _HUGE:
+        return "a number too large to show"
+    if value is None or isinstance(value, str | int | float):
+        return value
+    try:
+        shown: JsonValue = to_jsonable_python(value, fallback=str)
+    except (PydanticSerializationError, ValueError, RecursionError):
+        return type(value).__name__
+    return shown

@@ -94,9 +94,7 @@ class Table:
     refused: tuple[RowRefusal, ...]
 
 
-def read_table(
-    data: bytes, encoding: str | None, recognised: Callable[[Sequence[str]], int]
-) -> Table | FileRefusal:
+def read_table(data: bytes, encoding: str | None, recognised: Callable[[Sequence[str]], int]) -> Table | FileRefusal:
     """Read a CSV whose delimiter and header row are those under which most titles are `recognised`.
 
     The header is looked for among the first records, so titles above it are skipped. Where no

@@ -20,10 +20,11 @@ class Position:
 
 @dataclass(frozen=True)
 class Place:
-    """A step of a document and the id of the one that follows it."""
+    """A step of a document, the id of the one that follows it, and its JSON pointer."""
 
     step: Step
     after: str | None
+    path: str
 
 
 Places = Mapping[str, Place]
@@ -33,15 +34,16 @@ def places(document: RuleDocument) -> Places:
     """Every step by id; what follows the last step of a branch's side is what follows the branch."""
     found: dict[str, Place] = {}
 
-    def lay(steps: list[Step], after: str | None) -> None:
+    def lay(steps: list[Step], after: str | None, path: str) -> None:
         for index, step in enumerate(steps):
             following = steps[index + 1].id if index + 1 < len(steps) else after
-            found[step.id] = Place(step, following)
+            here = f"{path}/{index}"
+            found[step.id] = Place(step, following, here)
             if isinstance(step, Branch):
-                lay(step.then, following)
-                lay(step.else_, following)
+                lay(step.then, following, f"{here}/then")
+                lay(step.else_, following, f"{here}/else")
 
-    lay(document.steps, None)
+    lay(document.steps, None, "/steps")
     return found
 
 
@@ -103,9 +105,7 @@ def needs(places: Places, position: Position) -> frozenset[str]:
             return frozenset()
 
 
-def decide(
-    places: Places, position: Position, facts: Facts, now: datetime, calendar: Calendar
-) -> Decision:
+def decide(places: Places, position: Position, facts: Facts, now: datetime, calendar: Calendar) -> Decision:
     """Exactly one step. The planned instant of a wait, not `now`, anchors what comes after it."""
     if position.step is None:
         return Finished(None)
@@ -123,10 +123,8 @@ def decide(
                 return Waits(step.id, until)
             return Passed(step.id, StepOutcome.WAITED, until, Position(place.after, until.at))
         case Branch():
-            verdict = evaluate(step.condition, facts)
-            side, outcome = (
-                (step.then, StepOutcome.THEN) if verdict.met else (step.else_, StepOutcome.ELSE)
-            )
+            verdict = evaluate(step.condition, facts, f"{place.path}/if")
+            side, outcome = (step.then, StepOutcome.THEN) if verdict.met else (step.else_, StepOutcome.ELSE)
             inside = Position(side[0].id, position.anchor) if side else onward
             return Passed(step.id, outcome, verdict, inside)
         case Exit():

@@ -4,12 +4,13 @@ A document is immutable once it is a version. Step ids are the logical steps of 
 so a step that keeps its id through an edit stays the same step.
 """
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, TypeAdapter, ValidationError
 from pydantic.alias_generators import to_camel
 
 from domain.conditions import MAX_DEPTH, MAX_LEAVES, Condition, depth, leaves
@@ -17,6 +18,8 @@ from domain.due import Amount, Wait, Zone
 from domain.words import EventType, LeadSource, LeadStatus, Priority
 
 MAX_STEPS = 100
+MAX_NESTING = 10
+"""Branches inside branches; far below what a JSON reader refuses, so that what was stored stays readable."""
 StepId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
 Title = Annotated[str, Field(min_length=1, max_length=200)]
 StageKey = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
@@ -25,9 +28,7 @@ Person = Literal["owner", "manager"] | UUID
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True)
 
 
 # --- triggers
@@ -89,9 +90,7 @@ class Notify(_Document):
     to: Person = "owner"
 
 
-Action = Annotated[
-    CreateTask | SetField | MoveStage | Remind | Notify, Field(discriminator="type")
-]
+Action = Annotated[CreateTask | SetField | MoveStage | Remind | Notify, Field(discriminator="type")]
 
 
 # --- steps
@@ -150,13 +149,42 @@ def walk(steps: list[Step]) -> Iterator[Step]:
 
 FIELDS: dict[str, frozenset[str]] = {
     "contact": frozenset(
-        "id email firstName lastName phone title leadStatus leadSource leadScore tags "
-        "ownerId companyId timeZone createdAt updatedAt".split()
+        [
+            "id",
+            "email",
+            "firstName",
+            "lastName",
+            "phone",
+            "title",
+            "leadStatus",
+            "leadSource",
+            "leadScore",
+            "tags",
+            "ownerId",
+            "companyId",
+            "timeZone",
+            "createdAt",
+            "updatedAt",
+        ]
     ),
-    "company": frozenset("id name domain industry size ownerId createdAt updatedAt".split()),
+    "company": frozenset(["id", "name", "domain", "industry", "size", "ownerId", "createdAt", "updatedAt"]),
     "deal": frozenset(
-        "id title valueCents currency pipeline stage probability outcome expectedCloseDate "
-        "ownerId contactId companyId createdAt updatedAt".split()
+        [
+            "id",
+            "title",
+            "valueCents",
+            "currency",
+            "pipeline",
+            "stage",
+            "probability",
+            "outcome",
+            "expectedCloseDate",
+            "ownerId",
+            "contactId",
+            "companyId",
+            "createdAt",
+            "updatedAt",
+        ]
     ),
     "event": frozenset({"before", "after", "type"}),
     "step": frozenset(),
@@ -164,22 +192,31 @@ FIELDS: dict[str, frozenset[str]] = {
 """What conditions may look at. `<root>.customFields.<name>`, `event.before|after.<field>` and
 `step.<id>.<field>` (the record that step made) are open-ended."""
 
+_CUSTOM = frozenset({"contact", "company", "deal"})
+"""The records that have custom fields."""
+_SIDES = frozenset({("event", "before"), ("event", "after")})
+
 _Line = Annotated[str, Field(min_length=1, max_length=255)]
-WRITABLE: dict[str, dict[str, TypeAdapter[object]]] = {
-    root: {name: TypeAdapter(type_ | None) for name, type_ in fields.items()}
-    for root, fields in {
-        "contact": {
-            "firstName": _Line, "lastName": _Line, "phone": Annotated[str, Field(max_length=50)],
-            "title": _Line, "leadStatus": LeadStatus, "leadSource": LeadSource, "timeZone": Zone,
-        },
-        "company": {"name": _Line, "domain": _Line, "industry": _Line, "size": _Line},
-        "deal": {
-            "title": _Line, "valueCents": Annotated[int, Field(ge=0, le=10**15)],
-            "currency": Annotated[str, Field(pattern="^[A-Z]{3}$")], "expectedCloseDate": date,
-        },
-    }.items()
+_Domain = Annotated[str, StringConstraints(min_length=1, max_length=255, to_lower=True)]
+_Cents = Annotated[int, Field(strict=True, ge=0, le=10**15)]
+_TYPES: dict[str, dict[str, Any]] = {
+    "contact": {
+        "firstName": _Line | None, "lastName": _Line | None,
+        "phone": Annotated[str, Field(max_length=50)] | None, "title": _Line | None,
+        "leadStatus": LeadStatus, "leadSource": LeadSource, "timeZone": Zone | None,
+    },
+    "company": {
+        "name": _Line, "domain": _Domain | None, "industry": _Line | None, "size": _Line | None,
+    },
+    "deal": {
+        "title": _Line, "valueCents": _Cents,
+        "currency": Annotated[str, Field(pattern="^[A-Z]{3}$")], "expectedCloseDate": date | None,
+    },
 }  # fmt: skip
-"""What `set_field` may set, and the type each value must have."""
+WRITABLE: dict[str, dict[str, TypeAdapter[object]]] = {
+    root: {name: TypeAdapter(type_) for name, type_ in fields.items()} for root, fields in _TYPES.items()
+}
+"""What `set_field` may set, and the type each value must have; null empties what may be empty."""
 
 
 def writable(action: SetField) -> object:
@@ -197,16 +234,17 @@ def writable(action: SetField) -> object:
 
 def check(document: RuleDocument) -> list[str]:
     """What is wrong with a well-formed document, in sentences; empty when it may be switched on."""
-    problems = []
     steps = list(walk(document.steps))
-    ids = [step.id for step in steps]
-    problems += [f"step id '{id_}' is used twice" for id_ in {i for i in ids if ids.count(i) > 1}]
     if len(steps) > MAX_STEPS:
-        problems.append(f"{len(steps)} steps; at most {MAX_STEPS} are allowed")
-    trees = [step.condition for step in steps if isinstance(step, Branch)]
-    for tree in [*trees, *([document.conditions] if document.conditions else [])]:
-        problems += _check_tree(tree, set(ids))
+        return [f"{len(steps)} steps; at most {MAX_STEPS} are allowed"]
+    uses = Counter(step.id for step in steps)
+    problems = [f"step id '{id_}' is used twice" for id_, times in uses.items() if times > 1]
+    problems += [f"step '{id_}' is inside more than {MAX_NESTING} branches" for id_ in _too_deep(document.steps)]
+    if document.conditions is not None:
+        problems += _check_tree(document.conditions, set())
     for step in steps:
+        if isinstance(step, Branch):
+            problems += [f"step '{step.id}': {one}" for one in _check_tree(step.condition, set(uses))]
         if isinstance(step, Act) and isinstance(step.action, SetField):
             try:
                 writable(step.action)
@@ -223,14 +261,26 @@ def _check_tree(tree: Condition, ids: set[str]) -> Iterator[str]:
     if len(compared) > MAX_LEAVES:
         yield f"{len(compared)} comparisons; at most {MAX_LEAVES} are allowed"
     for leaf in compared:
-        root, _, rest = leaf.field.partition(".")
-        name = rest.split(".")[0]
-        if root == "step" and name not in ids:
-            yield f"'{leaf.field}' names the step '{name}', which does not exist"
+        root, name, *rest = leaf.field.split(".")
+        open_ended = (name == "customFields" and root in _CUSTOM) or (root, name) in _SIDES
+        if root == "step":
+            if not ids:
+                yield f"'{leaf.field}' looks at a step, but is asked before any step is taken"
+            elif name not in ids:
+                yield f"'{leaf.field}' names the step '{name}', which does not exist"
         elif root not in FIELDS:
             yield f"'{leaf.field}' is not a field; it must begin with one of {', '.join(FIELDS)}"
-        elif root != "step" and name != "customFields" and name not in FIELDS[root]:
+        elif not open_ended and (name not in FIELDS[root] or rest):
             yield f"'{leaf.field}' is not a field of {root}"
+
+
+def _too_deep(steps: list[Step], inside: int = 0) -> Iterator[str]:
+    """The outermost steps that too many branches hold."""
+    for step in steps:
+        if inside > MAX_NESTING:
+            yield step.id
+        elif isinstance(step, Branch):
+            yield from _too_deep([*step.then, *step.else_], inside + 1)
 
 
 def _unreachable(steps: list[Step]) -> Iterator[str]:

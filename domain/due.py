@@ -2,11 +2,13 @@
 
 Amounts in minutes and hours are elapsed time. Days, weeks, months and business days keep the
 clock time of the anchor in the calendar's zone, so "3 days" from 9:00 is 9:00 across a change
-of summer time; a clock time the zone skips that day becomes the first one after the gap.
+of summer time. A clock time the zone skips that day moves on by the length of the gap (2:30
+becomes 3:30); of one that comes twice `until` takes the first that is not over.
 """
 
+from calendar import monthrange
 from collections.abc import Callable
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import MAXYEAR, UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, available_timezones
@@ -17,13 +19,16 @@ from pydantic.alias_generators import to_camel
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 WEEKDAYS: tuple[Weekday, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
-_FURTHEST = 3660
-"""Days a search for a working day may walk; a calendar without one in ten years is refused earlier."""
+LATEST = datetime(9999, 12, 1, tzinfo=UTC)
+"""The answer where the calendar ends: nothing waits so long, and nothing may fail for it."""
+
+_NAMED = 10
+"""Days passed over that a reason names; the others are counted."""
 
 
 @lru_cache(maxsize=1)
 def _zones() -> frozenset[str]:
-    return frozenset(available_timezones())
+    return frozenset(available_timezones() - {"Factory", "localtime"})  # no places: they differ by machine
 
 
 def _known_zone(name: str) -> str:
@@ -37,9 +42,7 @@ Zone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class _Document(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True)
 
 
 class Amount(_Document):
@@ -50,7 +53,7 @@ class Amount(_Document):
 class Until(_Document):
     """The first such clock time at or after the instant it is applied to."""
 
-    at: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+    at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
     weekdays: Annotated[list[Weekday], Field(min_length=1, max_length=7)] | None = None
     zone: Literal["organization", "contact"] | Zone = "organization"
 
@@ -94,13 +97,17 @@ class Due(BaseModel):
 
 def due(anchor: datetime, wait: Wait, calendar: Calendar) -> Due:
     """`anchor` is aware; the answer is in UTC and never before the anchor."""
-    at, chain = anchor, []
-    if wait.for_ is not None:
-        at, why = _add(at, wait.for_, calendar)
-        chain.append(Shift(rule=wait.for_.unit, at=at, why=why))
-    if wait.until is not None:
-        at, why = _next_clock_time(at, wait.until, calendar)
-        chain.append(Shift(rule="until", at=at, why=why))
+    at, chain = anchor.astimezone(UTC), []
+    try:
+        if wait.for_ is not None:
+            at, why = _add(at, wait.for_, calendar)
+            chain.append(Shift(rule=wait.for_.unit, at=at, why=why))
+        if wait.until is not None:
+            at, why = _next_clock_time(at, wait.until, calendar)
+            chain.append(Shift(rule="until", at=at, why=why))
+    except OverflowError:
+        at = max(at, LATEST)
+        chain.append(Shift(rule="latest", at=at, why="the calendar ends before this wait does"))
     return Due(anchor=anchor, at=at, chain=chain)
 
 
@@ -125,24 +132,27 @@ def _weeks(day: date, amount: int, _: Calendar) -> tuple[date, str]:
 def _months(day: date, amount: int, _: Calendar) -> tuple[date, str]:
     """The 31st of a shorter month is its last day."""
     year, month = divmod(day.year * 12 + day.month - 1 + amount, 12)
-    next_month = date(year + (month == 11), (month + 1) % 12 + 1, 1)  # noqa: PLR2004  (0-based December)
-    last = (next_month - timedelta(days=1)).day
+    if year > MAXYEAR:
+        raise OverflowError
+    last = monthrange(year, month + 1)[1]
     return date(year, month + 1, min(day.day, last)), f"{amount} months"
 
 
 def _business_days(day: date, amount: int, calendar: Calendar) -> tuple[date, str]:
     """The n-th working day after the anchor's day; 0 is that day or the first working day after it."""
-    passed: list[str] = []
+    holidays = frozenset(calendar.holidays)
+    passed: list[date] = []
     left = amount
-    for _ in range(_FURTHEST):
-        if left == 0 and _works(day, calendar):
-            break
+    # Ends: each week has a workday, and each holiday takes away one at most.
+    while left or not _works(day, calendar, holidays):
         day += timedelta(days=1)
-        if not _works(day, calendar):
-            passed.append(day.isoformat())
+        if not _works(day, calendar, holidays):
+            passed.append(day)
         elif left:
             left -= 1
-    skipped = f", passing over {', '.join(passed)}" if passed else ""
+    named = [one.isoformat() for one in passed[:_NAMED]]
+    more = f" and {len(passed) - _NAMED} more" if len(passed) > _NAMED else ""
+    skipped = f", passing over {', '.join(named)}{more}" if passed else ""
     return day, f"{amount} business days{skipped}"
 
 
@@ -154,8 +164,8 @@ _DAYS: dict[str, Callable[[date, int, Calendar], tuple[date, str]]] = {
 }
 
 
-def _works(day: date, calendar: Calendar) -> bool:
-    return WEEKDAYS[day.weekday()] in calendar.workdays and day not in calendar.holidays
+def _works(day: date, calendar: Calendar, holidays: frozenset[date]) -> bool:
+    return WEEKDAYS[day.weekday()] in calendar.workdays and day not in holidays
 
 
 def _next_clock_time(at: datetime, until: Until, calendar: Calendar) -> tuple[datetime, str]:
@@ -164,8 +174,9 @@ def _next_clock_time(at: datetime, until: Until, calendar: Calendar) -> tuple[da
     clock = time.fromisoformat(until.at)
     days = until.weekdays or list(WEEKDAYS)
     day = at.astimezone(zone).date()
-    for _ in range(8):
-        candidate = _instant(day, clock, zone)
+    while True:
+        first, second = _instant(day, clock, zone), _instant(day, clock.replace(fold=1), zone)
+        candidate = first if first >= at else second
         if candidate >= at and WEEKDAYS[day.weekday()] in days:
             break
         day += timedelta(days=1)
@@ -184,5 +195,9 @@ def _zone(until: Until, calendar: Calendar) -> tuple[str, str]:
 
 
 def _instant(day: date, clock: time, zone: ZoneInfo) -> datetime:
-    """UTC of a local clock time; inside a gap the reading before it, so the wall shows a later time."""
-    return datetime.combine(day, clock.replace(tzinfo=None), tzinfo=zone).astimezone(UTC)
+    """UTC of a local clock time; inside a gap the reading before it, so the wall shows a later time.
+
+    A clock time with `fold` is the second of two where the day has two, else the only one.
+    """
+    local = datetime.combine(day, clock, tzinfo=zone)
+    return max(local.replace(fold=0).astimezone(UTC), local.astimezone(UTC))

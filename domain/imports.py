@@ -96,9 +96,7 @@ def read_contacts(data: bytes, encoding: str | None = None) -> ContactSheet:
     return _sheet(table, CONTACT_TITLES, _contact, _keys_of_contact)
 
 
-def read_deals(
-    data: bytes, encoding: str | None = None, default_currency: str | None = None
-) -> DealSheet:
+def read_deals(data: bytes, encoding: str | None = None, default_currency: str | None = None) -> DealSheet:
     """Read deals, one an external id; without `encoding` the file must have a BOM or be UTF-8.
 
     Minor units depend on the currency: an amount that names none is read in `default_currency`
@@ -225,9 +223,7 @@ def _contact(cells: _Cells) -> ContactRow:
 
 def _deal(cells: _Cells, mark: DecimalMark, default_currency: str | None) -> DealRow:
     currency = cells.value("currency", read_currency)
-    money = cells.value(
-        "amount", partial(read_money, mark=mark, currency=currency, default=default_currency)
-    )
+    money = cells.value("amount", partial(read_money, mark=mark, currency=currency, default=default_currency))
     pipeline, stage = cells.text("pipeline_label"), cells.text("stage_label")
     return DealRow(
         line=cells.record.line,
@@ -240,9 +236,7 @@ def _deal(cells: _Cells, mark: DecimalMark, default_currency: str | None) -> Dea
         stage_label=stage.removesuffix(f" ({pipeline})") if stage else None,
         contact_email=cells.value("contact_email", normalise_email),
         contact_external_ids=tuple(
-            stripped
-            for one in (cells.text("contact_external_ids") or "").split(";")
-            if (stripped := one.strip())
+            stripped for one in (cells.text("contact_external_ids") or "").split(";") if (stripped := one.strip())
         ),
         company_name=cells.text("company_name"),
         owner_name=cells.text("owner_name"),

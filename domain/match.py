@@ -70,9 +70,7 @@ def listens(document: RuleDocument, event: Event) -> bool:
         return False
     if isinstance(trigger, StageChanged):
         left, entered = event.before.get("stage"), event.after.get("stage")
-        return (not trigger.from_ or left in trigger.from_) and (
-            not trigger.to or entered in trigger.to
-        )
+        return (not trigger.from_ or left in trigger.from_) and (not trigger.to or entered in trigger.to)
     return True
 
 
@@ -99,7 +97,8 @@ def match(event: Event, rule: Rule, facts: Facts) -> Start | Refused | None:
         return Refused(rule.id, then.version, Refusal.OWN_CONSEQUENCE)
     if len(event.chain) >= MAX_CHAIN:
         return Refused(rule.id, then.version, Refusal.CHAIN_TOO_DEEP)
-    saw = evaluate(then.document.conditions, facts) if then.document.conditions else None
+    conditions = then.document.conditions
+    saw = evaluate(conditions, facts, "/conditions") if conditions else None
     if saw is not None and not saw.met:
         return Refused(rule.id, then.version, Refusal.CONDITIONS_NOT_MET, saw)
     return Start(rule.id, then.version, then.document, saw)

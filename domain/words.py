@@ -81,6 +81,7 @@ class EventType(StrEnum):
     DEAL_UPDATED = "deal.updated"
     DEAL_STAGE_CHANGED = "deal.stage_changed"
     ACTIVITY_LOGGED = "activity.logged"
+    ACTIVITY_UPDATED = "activity.updated"
     TASK_CREATED = "task.created"
     TASK_COMPLETED = "task.completed"
 
@@ -135,7 +136,6 @@ class StuckReason(StrEnum):
     VALUE_REFUSED = "value_refused"
     STAGE_UNKNOWN = "stage_unknown"
     DOCUMENT_UNREADABLE = "document_unreadable"
-    TOO_MANY_STEPS = "too_many_steps"
     UNEXPECTED_ERROR = "unexpected_error"
 
 

@@ -21,9 +21,7 @@ async def ensure_roles(connection: AsyncConnection, passwords: dict[str, str]) -
     `passwords` has one entry for `APP` and one for `RELAY`.
     """
     for role in (OWNER, APP, RELAY):
-        known = await connection.scalar(
-            text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}
-        )
+        known = await connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role})
         if known is None:
             await connection.execute(text(f"CREATE ROLE {role} NOLOGIN NOBYPASSRLS"))
     await connection.execute(text(f"GRANT {OWNER} TO CURRENT_USER"))

@@ -1,20 +1,22 @@
-"""Which stack a command is about: the one the environment names, else the embedded one that runs."""
+"""What is already on this machine: the stack a command is about, and the Temporal server to start."""
 
 import os
 
+from runtime import obtain
 from runtime.processes import running_environment
+from runtime.progress import say
 from runtime.settings import EmbeddedSettings
 from runtime.trouble import TroubleError
 
 
-class NothingRuns(TroubleError):  # noqa: N818  (it is a state, said in words)
-    """No database is named and no embedded stack runs on the home folder."""
+class NothingHere(TroubleError):  # noqa: N818  (it is a state, said in words)
+    """What a command needs is not there; the text says how to get it."""
 
 
 def attach() -> None:
     """Gives this process the environment of the running embedded stack, unless it names a database.
 
-    Raises `NothingRuns`.
+    Raises `NothingHere`.
     """
     if os.environ.get("DRUMBEAT_DATABASE_URL"):
         return
@@ -22,5 +24,14 @@ def attach() -> None:
     found = running_environment(home)
     if found is None:
         message = f"Nothing runs on {home}. Start it with `make up`, or set DRUMBEAT_DATABASE_URL."
-        raise NothingRuns(message)
+        raise NothingHere(message)
     os.environ.update(found)
+
+
+def temporal_server() -> obtain.Found:
+    """The server that `make setup` got. Raises `NothingHere`."""
+    found = obtain.find(os.environ, EmbeddedSettings().cache, tell=say)
+    if found is None:
+        message = "There is no Temporal server on this machine yet. `make setup` gets it."
+        raise NothingHere(message)
+    return found

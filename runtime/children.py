@@ -64,7 +64,10 @@ class Child:
 
     async def end_by_itself(self, seconds: float) -> int:
         """Return the exit code of a command that is meant to finish; kill it if it has not after `seconds`."""
-        await self.wait(seconds)
+        try:
+            await self.wait(seconds)
+        finally:  # cancelled too
+            self.signal(SIGKILL)
         return await self.end(SIGKILL, 0)
 
     def output(self) -> str:
@@ -78,7 +81,7 @@ class Child:
         return "\n".join(line[:400] for line in self.output().strip().splitlines()[-lines:])
 
 
-def spawn(  # noqa: PLR0913  # one call, one process: each of these differs by caller
+def spawn(
     command: Sequence[str],
     *,
     log: Path,

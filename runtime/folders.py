@@ -25,12 +25,9 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
         return Path(shared).absolute() / "drumbeat"
     with contextlib.suppress(RuntimeError):  # neither HOME nor an entry in the user database
         home = Path(environ.get("HOME") or Path("~").expanduser())
-        if home.is_absolute() and os.access(_nearest_existing(home), os.W_OK):
-            return home / ".cache" / "drumbeat"
+        cache = home / ".cache" / "drumbeat"
+        nearest = next(folder for folder in cache.parents if folder.exists())
+        if home.is_absolute() and nearest.is_dir() and os.access(nearest, os.W_OK):
+            return cache
     return CHECKOUT / ".drumbeat" / "cache"
 
-
-def _nearest_existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path

@@ -38,7 +38,7 @@ def build(target: Path, *, environ: Mapping[str, str], scratch: Path, uv: str | 
         raise _failed(f"{scratch} has {free // 10**9} GB free, and the build needs 6 GB for a few minutes.")
     go = _go(environ, scratch, uv, tell)
     environment = _environment(environ, scratch)
-    tell("Building the Temporal server from its source: 4 to 6 minutes on two cores, this once.")
+    tell("Building the Temporal server from its source: 3 to 6 minutes on two cores, this once.")
     tell("  Downloading its modules (half a minute to two minutes) …")
     listed = _run([go, "list", "-deps", _PACKAGE], environment, folder=_MODULE)
     packages = [line for line in listed if not line.startswith("go: ")]

@@ -36,6 +36,7 @@ async def migrate(admin_url: str, app_url: str, relay_url: str, *, scale: float 
             await connection.execute(text("SELECT pg_advisory_xact_lock(7214100581)"))
             await ensure_roles(connection, {APP: _password(app_url), RELAY: _password(relay_url)})
             await connection.run_sync(_upgrade, "head")
+            await connection.execute(text(f"GRANT SELECT ON alembic_version TO {APP}, {RELAY}"))
             await _set_clock(connection, scale, test=test)
     finally:
         await engine.dispose()

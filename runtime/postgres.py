@@ -8,6 +8,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distribution
@@ -55,7 +56,7 @@ class Postgres:
 
     def admin_url(self, database: str = "postgres") -> str:
         """Return the superuser's way into a database."""
-        return self.url("postgres", self._password_file.read_text(), database)
+        return self.url("postgres", self._password(), database)
 
     def url(self, user: str, password: str, database: str) -> str:
         """Return a user's way into a database. The port in it stays as long as this object lives."""
@@ -72,6 +73,7 @@ class Postgres:
         try:
             if not self._data.exists():
                 await self._create()
+            self._password()
             await self._serve()
         except BaseException:
             await self.stop()
@@ -106,6 +108,13 @@ class Postgres:
         finally:
             await connection.close()
 
+    def _password(self) -> str:
+        try:
+            return self._password_file.read_text()
+        except FileNotFoundError as error:
+            message = f"{self._password_file}, the database's password, is missing. Restore it from a backup."
+            raise PostgresError(message) from error
+
     def _take_folder(self) -> None:
         if self._lock.held:
             return
@@ -119,10 +128,12 @@ class Postgres:
             raise PostgresError(message) from busy
 
     async def _create(self) -> None:
-        """Make the data under another name and rename them: a killed creation leaves nothing that looks whole."""
-        draft = self._folder / "data.draft"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(mode=0o700)
+        """Make the data under another name and rename them: a killed creation leaves nothing that looks whole.
+
+        The name is new each time, because a creation whose supervisor died may still be at its last breath.
+        """
+        leftovers = list(self._folder.glob("draft-*"))
+        draft = Path(tempfile.mkdtemp(prefix="draft-", dir=self._folder))
         self._password_file.unlink(missing_ok=True)
         self._password_file.touch(mode=0o600)
         self._password_file.write_text(secrets.token_urlsafe(32))
@@ -143,7 +154,9 @@ class Postgres:
         if await child.end_by_itself(60) != 0:
             message = f"PostgreSQL could not create its data in {self._folder}:\n{child.last_words()}"
             raise PostgresError(message)
-        draft.rename(self._data)
+        draft.rename(self._data)  # noqa: ASYNC240  # waits for no disk
+        for leftover in leftovers:
+            shutil.rmtree(leftover, ignore_errors=True)
 
     async def _serve(self) -> None:
         deadline = time.monotonic() + _START_SECONDS

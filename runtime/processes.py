@@ -7,11 +7,10 @@ supervisor however it dies, and all it takes to start again is in the home folde
 import asyncio
 import http.client
 import json
-import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM, Signals
 from typing import Self
@@ -51,7 +50,7 @@ class Stack:
     is None where the server runs elsewhere.
     """
 
-    def __init__(  # noqa: PLR0913  # the options of `up` and `demo`, one each
+    def __init__(
         self,
         home: Path,
         found: Found,
@@ -75,6 +74,7 @@ class Stack:
         self._environment_file = home / _ENVIRONMENT_FILE
         self._keyring: Keyring | None = None
         self._services: dict[str, Child] = {}
+        self._held: set[str] = set()
         self.postgres = Postgres(home / "postgres", options=postgres_options)
         self.temporal = None if found.kind is Kind.ADDRESS else TemporalServer(found, home / "temporal")
 
@@ -114,17 +114,20 @@ class Stack:
                 await self.temporal.start()
             await self.postgres.create_database(DATABASE)
             await self._migrate()
-            write_private(self._environment_file, json.dumps(self._environment()))
-            if not port_is_free(self._api_port):
-                message = f"Port {self._api_port} is taken by another program. Choose another with DRUMBEAT_API_PORT."
-                raise StackError(message)
-            for name in self.names:
-                self._spawn(name)
-            for name in self.names:
-                await self._ready(name)
+            write_private(self._environment_file, json.dumps(self.environment()))
+            await self._start_services()
         except BaseException:
             await self.stop()
             raise
+
+    async def _start_services(self) -> None:
+        if not port_is_free(self._api_port):
+            message = f"Port {self._api_port} is taken by another program. Choose another with DRUMBEAT_API_PORT."
+            raise StackError(message)
+        for name in self.names:
+            self._spawn(name)
+        for name in self.names:
+            await self._ready(name)
 
     async def stop(self) -> None:
         """Stop everything cleanly, what needs the others first; by force what takes over ten seconds."""
@@ -145,13 +148,25 @@ class Stack:
         """Signal one service, wait for its end (ten seconds, then by force), and return its exit code."""
         return await self.service(name).end(signal, _STOP_SECONDS)
 
+    @asynccontextmanager
+    async def without_temporal(self) -> AsyncIterator[None]:
+        """Keep Temporal stopped for the time of the block; it comes back at the same address."""
+        assert self.temporal is not None  # noqa: S101  # only a server of our own can be stopped
+        self._held.add("temporal")
+        await self.temporal.stop()
+        try:
+            yield
+        finally:
+            await self.temporal.start()
+            self._held.discard("temporal")
+
     async def supervise(self) -> None:
         """Start again whatever dies, until SIGINT or SIGTERM comes. Stopping is left to the caller."""
         told_to_stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (SIGINT, SIGTERM):
             loop.add_signal_handler(number, told_to_stop.set)
-        revive = asyncio.create_task(self._revive_forever())
+        revive = asyncio.create_task(self.revive())
         wait = asyncio.create_task(told_to_stop.wait())
         try:
             # The first can only end by a mistake in it, and that must be seen.
@@ -165,11 +180,12 @@ class Stack:
                 task.cancel()
             await asyncio.gather(revive, wait, return_exceptions=True)
 
-    async def _revive_forever(self) -> None:
+    async def revive(self) -> None:
+        """Start again whatever dies, without end; `supervise` does it until told to stop."""
         pauses = {name: _Pause() for name in ("postgres", "temporal", *self.names)}
         while True:
             for server, name in ((self.postgres, "postgres"), (self.temporal, "temporal")):
-                if server is not None and not server.running and pauses[name].over():
+                if server is not None and name not in self._held and not server.running and pauses[name].over():
                     self._tell(f"{name} has ended; starting it again.")
                     try:
                         await server.start()
@@ -228,14 +244,15 @@ class Stack:
 
     def _environment_of(self, name: str) -> dict[str, str]:
         """Each process gets the secrets it needs, and no other's."""
-        environment = self._environment()
+        environment = self.environment()
         if name != "migrate":
             del environment["DRUMBEAT_ADMIN_DATABASE_URL"]
         if name not in ("migrate", "relay"):
             del environment["DRUMBEAT_RELAY_DATABASE_URL"]
         return environment
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """What a command needs to speak to this stack as an operator, the superuser's way in included."""
         assert self._keyring is not None  # noqa: S101  # `start` opens it first
         environment = inherited()
         if self.temporal is not None:

@@ -175,8 +175,9 @@ class TemporalServer:
         return spawn(
             command,
             log=self._folder / "temporal.log",
-            # A clean environment: the server reads dozens of variables with everyday names.
-            env={"PATH": os.defpath, "HOME": str(self._folder), **environment},
+            # A clean environment: the server reads dozens of variables with everyday names. It also wants
+            # a user's name, and finds none by itself where the user has no entry on the machine.
+            env={"PATH": os.defpath, "HOME": str(self._folder), "USER": "drumbeat", **environment},
         )
 
     def _write_dynamic_config(self) -> Path:
@@ -218,6 +219,21 @@ async def connect(*, lazy: bool = False, patience: float = 0) -> Client:
                 message = f"Temporal does not answer at {connection.get('target_host')}: {error}"
                 raise TemporalError(message) from error
         await asyncio.sleep(0.2)
+
+
+async def ensure_namespace(*, patience: float = 60) -> None:
+    """Make the namespace the environment names, if it is not there, and return when it can be used.
+
+    Raises TemporalError if that takes over `patience` seconds.
+    """
+    client = await connect(patience=patience)
+    deadline = time.monotonic() + patience
+    await _register(client)
+    while not await _usable(client):
+        if time.monotonic() > deadline:
+            message = f"The namespace {client.namespace} was made, but cannot be used after {patience:.0f} s."
+            raise TemporalError(message)
+        await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _register(client: Client) -> None:

@@ -1,6 +1,7 @@
-"""How root runs a program that refuses to run as root."""
+"""How a program that insists on an ordinary user with a name is run by root, or by a user without one."""
 
 import os
+import pwd
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -27,13 +28,13 @@ class Identity:
 
 @cache
 def identity() -> Identity:
-    """Return how a child becomes an ordinary user; for an ordinary user there is nothing to do.
+    """Return how a child becomes an ordinary user; for one there is nothing to do.
 
-    First choice is a user namespace: root keeps owning the files and only looks like nobody from
-    inside. Containers often forbid it; there the child becomes nobody in earnest, keeping the right to
-    reach folders that are root's. Raises TroubleError where neither works.
+    First choice is a user namespace: the files stay the caller's, who only looks like nobody from
+    inside. Containers often forbid it; there root becomes nobody in earnest, keeping the right to reach
+    folders that are root's. Raises TroubleError where neither works.
     """
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and _has_name():
         return Identity()
     namespace = ("unshare", "--user", f"--map-user={_NOBODY}", f"--map-group={_NOBODY}", "--")
     if _works(namespace):
@@ -45,10 +46,18 @@ def identity() -> Identity:
     if _works(nobody):
         return Identity(nobody, owner=_NOBODY)
     message = (
-        "PostgreSQL does not run as root, and this machine lets root become no one else "
-        "(neither `unshare --user` nor `setpriv` works). Run the command as an ordinary user."
+        "PostgreSQL runs neither as root nor as a user without an entry in the user database, and this machine "
+        "lets nobody become another (`unshare --user` and `setpriv` both fail). Run the command as an ordinary user."
     )
     raise TroubleError(message)
+
+
+def _has_name() -> bool:
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return False
+    return True
 
 
 def _works(prefix: tuple[str, ...]) -> bool:

@@ -1,17 +1,22 @@
 """Activities: what happened with a contact, company or deal, and tasks: what is to happen."""
 
 from collections.abc import Mapping
+from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import update
+from sqlalchemy import func, select
 
-from domain.words import ActivityType, EventType, Kind, ReminderStatus
-from store import events
-from store.errors import IllegalTransition
+from domain.words import ActivityType, EventType, Kind
+from store import events, reminders
+from store.errors import IllegalTransition, Invalid
 from store.events import Changed, Record
-from store.tables import activities, reminders
+from store.pages import Page, Span, equal, page
+from store.tables import activities
 from store.transaction import Transaction
+
+_OF_TASKS = {"due_at", "assignee_id"}
 
 
 async def log(tx: Transaction, values: Mapping[str, Any]) -> Record:
@@ -22,9 +27,7 @@ async def log(tx: Transaction, values: Mapping[str, Any]) -> Record:
     return made
 
 
-async def create_task(
-    tx: Transaction, values: Mapping[str, Any], *, id: UUID | None = None
-) -> Record | None:
+async def create_task(tx: Transaction, values: Mapping[str, Any], *, id: UUID | None = None) -> Record | None:
     """Makes a task. With an `id` that exists already nothing is written and the answer is None."""
     given = {
         "occurred_at": tx.now,
@@ -35,6 +38,16 @@ async def create_task(
     return await events.create(
         tx, activities, EventType.TASK_CREATED, Kind.ACTIVITY, given, id=id, unless_exists=id is not None
     )
+
+
+async def change(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> Changed:
+    """Raises `NotFound`, `UnknownReference`, and `Invalid` for what only a task has."""
+    try:
+        return await events.change(tx, activities, EventType.ACTIVITY_UPDATED, Kind.ACTIVITY, id, values)
+    except Invalid as refused:
+        if refused.field is None and _OF_TASKS & values.keys():
+            raise Invalid("only a task is due and has an assignee", "type") from None
+        raise
 
 
 async def complete_task(tx: Transaction, id: UUID) -> Changed:
@@ -52,20 +65,60 @@ async def complete_task(tx: Transaction, id: UUID) -> Changed:
         {"completed_at": tx.now},
         also={"completed_by": by},
         when=(activities.c.type == ActivityType.TASK) & activities.c.completed_at.is_(None),
+        along=partial(reminders.cancelled_with, tx, "activity_id"),
     )
     if changed.record.type != ActivityType.TASK:
         raise IllegalTransition("only a task can be completed", "type")
-    if changed.before is not None:
-        await tx.execute(
-            update(reminders)
-            .where(
-                reminders.c.org_id == tx.org,
-                reminders.c.activity_id == id,
-                reminders.c.due_at.is_not(None),
-            )
-            .values(status=ReminderStatus.CANCELLED.value, due_at=None, closed_at=tx.now)
-        )
     return changed
+
+
+async def search(  # noqa: PLR0913  (one parameter a filter)
+    tx: Transaction,
+    span: Span,
+    *,
+    type: ActivityType | None = None,
+    contact: UUID | None = None,
+    deal: UUID | None = None,
+    company: UUID | None = None,
+    user: UUID | None = None,
+    q: str | None = None,
+) -> Page:
+    """Live activities; `user` made them or is to do them, `q` are words of subject and body."""
+    query = select(activities).where(
+        activities.c.org_id == tx.org,
+        activities.c.deleted_at.is_(None),
+        *equal(
+            {
+                activities.c.type: type,
+                activities.c.contact_id: contact,
+                activities.c.deal_id: deal,
+                activities.c.company_id: company,
+            }
+        ),
+    )
+    if user is not None:
+        query = query.where((activities.c.created_by == user) | (activities.c.assignee_id == user))
+    if q is not None:
+        query = query.where(activities.c.search.op("@@")(func.websearch_to_tsquery("simple", q)))
+    return await page(tx, query, activities.c.id, span)
+
+
+async def open_tasks(
+    tx: Transaction, span: Span, assignee: UUID, *, since: datetime | None = None, before: datetime | None = None
+) -> Page:
+    """What someone still has to do: everything, or what is due from `since` on and before `before`."""
+    query = select(activities).where(
+        activities.c.org_id == tx.org,
+        activities.c.type == ActivityType.TASK,
+        activities.c.assignee_id == assignee,
+        activities.c.completed_at.is_(None),
+        activities.c.deleted_at.is_(None),
+    )
+    if since is not None:
+        query = query.where(activities.c.due_at >= since)
+    if before is not None:
+        query = query.where(activities.c.due_at < before)
+    return await page(tx, query, activities.c.id, span)
 
 
 async def get(tx: Transaction, id: UUID) -> Record:

@@ -1,16 +1,19 @@
 """Deals: in one stage of one pipeline; the stage's kind decides the outcome."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime, time
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, literal, select, update
+from sqlalchemy import ColumnElement, Select, and_, case, func, literal, select
 
-from domain.words import EventType, Kind, ReminderStatus, StageKind
-from store import events
+from domain.words import EventType, Kind, StageKind
+from store import events, reminders, tables
 from store.errors import Duplicate, UnknownStage
 from store.events import Changed, Record
-from store.tables import deals, reminders, stages
+from store.pages import Page, Span, equal, page
+from store.tables import deals, stages
 from store.transaction import Transaction
 
 DEFAULT_PIPELINE = "default"
@@ -38,12 +41,28 @@ async def create(tx: Transaction, values: Mapping[str, Any]) -> Record:
         "actual_close_date": of_stage(case((stages.c.kind != StageKind.OPEN, tx.now.date()))),
     }
     extra = {name: value for name, value in computed.items() if name not in given}
-    made = await events.create(
-        tx, deals, EventType.DEAL_CREATED, Kind.DEAL, given, unless_exists=True, extra=extra
-    )
+    made = await events.create(tx, deals, EventType.DEAL_CREATED, Kind.DEAL, given, unless_exists=True, extra=extra)
     if made is None:
-        raise Duplicate("a deal with this externalId exists", "externalId", None)
+        taken = values["external_id"]
+        held = await by_external_ids(tx, [taken])
+        raise Duplicate("a deal with this externalId exists", "externalId", held.get(taken))
     return made
+
+
+async def create_many(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> set[UUID]:
+    """Creates those nobody is in the way of, each with an `id` and a `stage` that its `pipeline` has.
+
+    One in a closed stage was closed on its expected day. The answer has the ids of the new ones.
+    """
+    known = {(stage.pipeline, stage.key): stage for stage in await pipeline_stages(tx)}
+    staged = [(row, known[row["pipeline"], row["stage"]]) for row in rows]
+    # One order for all: two imports at once wait for each other and never in a circle.
+    staged.sort(key=lambda pair: str(pair[0]["external_id"]))
+    full = [
+        {**row, "probability": stage.probability, **_outcome(tx, stage.kind, row["expected_close_date"])}
+        for row, stage in staged
+    ]
+    return await events.create_many(tx, deals, EventType.DEAL_CREATED, Kind.DEAL, full)
 
 
 async def change(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> Changed:
@@ -67,7 +86,8 @@ async def move_stage(tx: Transaction, id: UUID, stage: str) -> Changed:
     if found is None:
         await get(tx, id)
         raise UnknownStage(f"the deal's pipeline has no stage '{stage}'", "stage")
-    changed = await events.change(
+    closes = found.kind != StageKind.OPEN
+    return await events.change(
         tx,
         deals,
         EventType.DEAL_STAGE_CHANGED,
@@ -75,20 +95,44 @@ async def move_stage(tx: Transaction, id: UUID, stage: str) -> Changed:
         id,
         {"stage": stage},
         also={"probability": found.probability, **_outcome(tx, found.kind)},
+        along=partial(reminders.cancelled_with, tx, "deal_id") if closes else None,
     )
-    if changed.before is not None and found.kind != StageKind.OPEN:
-        await tx.execute(
-            update(reminders)
-            .where(
-                reminders.c.org_id == tx.org, reminders.c.deal_id == id, reminders.c.due_at.is_not(None)
-            )
-            .values(status=ReminderStatus.CANCELLED.value, due_at=None, closed_at=tx.now)
-        )
-    return changed
 
 
 async def get(tx: Transaction, id: UUID) -> Record:
     return await events.get(tx, deals, Kind.DEAL, id)
+
+
+async def by_external_ids(tx: Transaction, external_ids: Iterable[str]) -> dict[str, UUID]:
+    return await events.holders(tx, deals, deals.c.external_id, external_ids)
+
+
+async def search(  # noqa: PLR0913  (one parameter a filter)
+    tx: Transaction,
+    span: Span,
+    *,
+    stage: str | None = None,
+    owner: UUID | None = None,
+    contact: UUID | None = None,
+    min_value: int | None = None,
+    max_value: int | None = None,
+) -> tuple[Page, list[Record]]:
+    """Live deals, and what all of them come to: `deals` and `value_cents` a pipeline, stage and currency."""
+    query = select(deals).where(deals.c.org_id == tx.org, deals.c.deleted_at.is_(None))
+    query = query.where(*equal({deals.c.stage: stage, deals.c.owner_id: owner, deals.c.contact_id: contact}))
+    if min_value is not None:
+        query = query.where(deals.c.value_cents >= min_value)
+    if max_value is not None:
+        query = query.where(deals.c.value_cents <= max_value)
+    of = (deals.c.pipeline, deals.c.stage, deals.c.currency)
+    sums = query.with_only_columns(*of, func.count().label("deals"), func.sum(deals.c.value_cents).label("value_cents"))
+    totals = list((await tx.execute(sums.group_by(*of).order_by(*of))).all())
+    return await page(tx, query, deals.c.id, span), totals
+
+
+async def pipelines(tx: Transaction) -> list[Record]:
+    statement = select(tables.pipelines).where(tables.pipelines.c.org_id == tx.org)
+    return list((await tx.execute(statement)).all())
 
 
 async def pipeline_stages(tx: Transaction, pipeline: str | None = None) -> list[Record]:
@@ -103,11 +147,15 @@ def _of_pipeline(tx: Transaction, query: Select[Any], pipeline: str) -> ColumnEl
     return query.where(stages.c.org_id == tx.org, stages.c.pipeline == pipeline).scalar_subquery()
 
 
-def _outcome(tx: Transaction, kind: str) -> dict[str, Any]:
-    """What a stage of this kind makes of a deal; an open one takes a closed deal's outcome back."""
+def _outcome(tx: Transaction, kind: str, closed: date | None = None) -> dict[str, Any]:
+    """What a stage of this kind makes of a deal; an open one takes a closed deal's outcome back.
+
+    `closed` is the day it was closed elsewhere; without it, it is closed now.
+    """
+    at = datetime.combine(closed, time(), UTC) if closed else tx.now
     return {
         "outcome": None if kind == StageKind.OPEN else kind,
-        "won_at": tx.now if kind == StageKind.WON else None,
-        "lost_at": tx.now if kind == StageKind.LOST else None,
-        "actual_close_date": None if kind == StageKind.OPEN else tx.now.date(),
+        "won_at": at if kind == StageKind.WON else None,
+        "lost_at": at if kind == StageKind.LOST else None,
+        "actual_close_date": None if kind == StageKind.OPEN else at.date(),
     }

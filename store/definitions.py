@@ -13,6 +13,7 @@ from domain.match import Activation, Rule
 from domain.words import DefinitionStatus
 from store.errors import Duplicate, IllegalTransition, Invalid, NotFound, Stale
 from store.events import Record
+from store.pages import Page, Span, equal, page
 from store.tables import activations, definitions, versions
 from store.transaction import Transaction
 
@@ -44,16 +45,12 @@ async def create_rule(tx: Transaction, name: str, document: RuleDocument) -> Rec
     return found
 
 
-async def add_version(
-    tx: Transaction, id: UUID, document: RuleDocument, *, expected: int | None
-) -> Record:
+async def add_version(tx: Transaction, id: UUID, document: RuleDocument, *, expected: int | None) -> Record:
     """The next version; it does nothing until it is activated."""
     found = await _locked(tx, id, expected)
     if found.status == DefinitionStatus.ARCHIVED:
         raise IllegalTransition("an archived rule takes no new version", "status")
-    latest = select(func.max(versions.c.number)).where(
-        versions.c.org_id == tx.org, versions.c.definition_id == id
-    )
+    latest = select(func.max(versions.c.number)).where(versions.c.org_id == tx.org, versions.c.definition_id == id)
     number = (await tx.execute(latest)).scalar_one() + 1
     version = await _add_version(tx, id, number, document)
     await _touch(tx, found, {})
@@ -111,6 +108,14 @@ async def get(tx: Transaction, id: UUID) -> Record:
     return found
 
 
+async def search(tx: Transaction, span: Span, *, q: str | None = None, status: DefinitionStatus | None = None) -> Page:
+    """Rules; `q` is found anywhere in a name."""
+    query = select(definitions).where(definitions.c.org_id == tx.org, *equal({definitions.c.status: status}))
+    if q is not None:
+        query = query.where(definitions.c.name.icontains(q, autoescape=True))
+    return await page(tx, query, definitions.c.id, span)
+
+
 async def versions_of(tx: Transaction, id: UUID) -> list[Record]:
     """Every version, oldest first, with `active_since` where it is the one switched on."""
     statement = (
@@ -136,13 +141,11 @@ async def rules(tx: Transaction) -> list[Rule]:
         select(activations, cast(versions.c.document, Text).label("document"))
         .join(
             definitions,
-            (definitions.c.org_id == activations.c.org_id)
-            & (definitions.c.id == activations.c.definition_id),
+            (definitions.c.org_id == activations.c.org_id) & (definitions.c.id == activations.c.definition_id),
         )
         .join(
             versions,
-            (versions.c.org_id == activations.c.org_id)
-            & (versions.c.id == activations.c.version_id),
+            (versions.c.org_id == activations.c.org_id) & (versions.c.id == activations.c.version_id),
         )
         .where(
             activations.c.org_id == tx.org,

@@ -1,6 +1,17 @@
-"""Why a verb refuses. Each carries a stable code, and the field it is about where there is one."""
+"""Why a verb refuses. Each carries a stable code, and the field it is about where there is one.
+
+And what an error of the database means to who must answer for it.
+"""
 
 from uuid import UUID
+
+from sqlalchemy.exc import DBAPIError, InterfaceError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+_LOCK_TIMEOUT = "55P03"
+_BAD_VALUE = "22"
+_PASSING = ("08", "40", "53", _LOCK_TIMEOUT, "57")
+"""SQLSTATE classes that pass by themselves: connection, rollback, resources, lock timeout, shutdown."""
 
 
 class Refused(Exception):  # noqa: N818  (a refusal is an answer, not a failure)
@@ -59,3 +70,27 @@ class Stale(Refused):
     """The record changed since the caller read it."""
 
     code = "STALE_VERSION"
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether trying again later may help, with nothing changed: the database was away or busy."""
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    if state := sqlstate(error):
+        return state.startswith(_PASSING)
+    return isinstance(error, OSError | PoolTimeoutError | InterfaceError)
+
+
+def is_lock_timeout(error: BaseException) -> bool:
+    return sqlstate(error) == _LOCK_TIMEOUT
+
+
+def is_bad_value(error: BaseException) -> bool:
+    """Whether the database could not hold a value, such as a text with a NUL character."""
+    return sqlstate(error).startswith(_BAD_VALUE)
+
+
+def sqlstate(error: BaseException) -> str:
+    """PostgreSQL's code, of the driver's own error or one the library wrapped; empty for what has none."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return str(getattr(cause, "sqlstate", None) or "")

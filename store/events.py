@@ -4,23 +4,27 @@ An event's number is its subject's revision after the write, so numbers per subj
 without a gap, in the order of the row's own lock.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
 from pydantic.alias_generators import to_camel
+from pydantic_core import to_jsonable_python
 from sqlalchemy import (
     CTE,
     ColumnElement,
     FromClause,
     Row,
     Table,
+    Update,
     case,
     func,
     insert,
     literal,
+    literal_column,
     or_,
     select,
     true,
@@ -34,10 +38,14 @@ from uuid_utils.compat import uuid7
 
 from domain.words import EventType, Kind
 from store.errors import Invalid, NotFound, Refused, UnknownReference, UnknownStage
+from store.pages import Page, Span, equal, page
 from store.tables import events, outbox
 from store.transaction import Transaction
 
 Record = Row[Any]
+
+_BATCH = 1000
+"""Rows made by one statement."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +95,62 @@ async def create(
         before=literal({}, JSONB),
         after=_picture(made.c, [*values, *(extra or {})]),
     )
-    statement = select(made).add_cte(_queued(fact))
+    statement = select(made).add_cte(_kept(tx, fact))
     try:
         return (await tx.execute(statement)).one_or_none()
+    except IntegrityError as error:
+        raise reference_error(error) or error from None
+
+
+async def create_many(
+    tx: Transaction, table: Table, event: EventType, kind: Kind, rows: Sequence[Mapping[str, Any]]
+) -> set[UUID]:
+    """As `create`, set by set; each row brings its `id`, and all name the same columns.
+
+    A row in the way of any unique index is left out; the answer has the ids of the others.
+    """
+    made: set[UUID] = set()
+    for start in range(0, len(rows), _BATCH):
+        made |= await _create_batch(tx, table, event, kind, rows[start : start + _BATCH])
+    return made
+
+
+async def _create_batch(
+    tx: Transaction, table: Table, event: EventType, kind: Kind, rows: Sequence[Mapping[str, Any]]
+) -> set[UUID]:
+    written = {
+        "org_id": tx.org,
+        "revision": 1,
+        "created_by": tx.origin.id if tx.origin.kind == "user" else None,
+        "created_at": tx.now,
+        "updated_at": tx.now,
+    }
+    names = [*rows[0], *written]
+    # One parameter however many rows, so that one statement serves every batch.
+    whole = literal(to_jsonable_python([{**row, **written} for row in rows]), JSONB)
+    given = func.jsonb_populate_recordset(literal_column(f"NULL::{table.name}"), whole).table_valued(
+        *(table.c[name] for name in names), name="given"
+    )
+    made = (
+        insert_or(table)
+        .from_select(names, select(*(given.c[name] for name in names)))
+        .on_conflict_do_nothing()
+        .returning(*table.c)
+        .cte("made")
+    )
+    fact = _fact(
+        tx,
+        event,
+        kind,
+        source=made,
+        subject=made.c.id,
+        number=made.c.revision,
+        before=literal({}, JSONB),
+        after=_picture(made.c, [name for name in rows[0] if name != "id"]),
+    )
+    statement = select(made.c.id).add_cte(_kept(tx, fact))
+    try:
+        return set((await tx.execute(statement)).scalars())
     except IntegrityError as error:
         raise reference_error(error) or error from None
 
@@ -104,11 +165,13 @@ async def change(
     *,
     also: Mapping[str, Any] | None = None,
     when: ColumnElement[bool] | None = None,
+    along: Callable[[CTE], Update] | None = None,
 ) -> Changed:
     """Writes `values` where any of them differs (IS DISTINCT FROM), with event and outbox row.
 
     `also` columns are written along but neither compared nor told; `when` is one more condition
-    on the row as it stands under its lock. Raises `NotFound`.
+    on the row as it stands under its lock; `along` is one more update in the same statement,
+    of what hangs on the changed row. Raises `NotFound`.
     """
     row = _plain(values)
     if not row:
@@ -125,9 +188,7 @@ async def change(
         update(table)
         .where(table.c.org_id == before.c.org_id, table.c.id == before.c.id, differs)
         .where(when if when is not None else true())
-        .values(
-            {**row, **(also or {}), "revision": table.c.revision + 1, "updated_at": tx.now}
-        )
+        .values({**row, **(also or {}), "revision": table.c.revision + 1, "updated_at": tx.now})
         .returning(*table.c)
         .cte("after")
     )
@@ -149,8 +210,10 @@ async def change(
             *(before.c[name].label(f"before__{name}") for name in row),
         )
         .select_from(before.outerjoin(after, true()))
-        .add_cte(_queued(fact))
+        .add_cte(_kept(tx, fact))
     )
+    if along is not None:
+        statement = statement.add_cte(along(after).returning(literal(1)).cte("along"))
     try:
         result = (await tx.execute(statement)).one_or_none()
     except IntegrityError as error:
@@ -164,30 +227,30 @@ async def change(
 
 async def get(tx: Transaction, table: Table, kind: Kind, id: UUID) -> Record:
     """One live record. Raises `NotFound`, also for another organization's id."""
-    statement = select(table).where(
-        table.c.org_id == tx.org, table.c.id == id, table.c.deleted_at.is_(None)
-    )
+    statement = select(table).where(table.c.org_id == tx.org, table.c.id == id, table.c.deleted_at.is_(None))
     record = (await tx.execute(statement)).one_or_none()
     if record is None:
         raise NotFound(kind.capitalize())
     return record
 
 
-async def of_subject(tx: Transaction, kind: Kind, subject: UUID) -> list[Record]:
-    """A subject's history in order, at most its latest 1,000 events."""
-    statement = (
-        select(events)
-        .where(events.c.org_id == tx.org, events.c.subject_kind == kind, events.c.subject_id == subject)
-        .order_by(events.c.number.desc())
-        .limit(1000)
+async def holders(tx: Transaction, table: Table, column: ColumnElement[str], values: Iterable[str]) -> dict[str, UUID]:
+    """Which of these values live records have in a column that tells records apart, and whose they are."""
+    statement = select(column.label("value"), table.c.id).where(
+        table.c.org_id == tx.org, column.in_(list(values)), table.c.deleted_at.is_(None)
     )
-    return list(reversed((await tx.execute(statement)).all()))
+    return {row.value: row.id for row in await tx.execute(statement)}
+
+
+async def search(tx: Transaction, span: Span, *, kind: Kind | None = None, subject: UUID | None = None) -> Page:
+    """What happened, to one subject or to all."""
+    wanted = equal({events.c.subject_kind: kind, events.c.subject_id: subject})
+    query = select(events).where(events.c.org_id == tx.org, *wanted)
+    return await page(tx, query, events.c.id, span)
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.value if isinstance(value, Enum) else value for name, value in values.items()
-    }
+    return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
 
 
 def _fact(
@@ -201,10 +264,10 @@ def _fact(
     before: ColumnElement[Any],
     after: ColumnElement[Any],
 ) -> CTE:
-    """The event of the one row in `source`, if there is one."""
+    """An event for each row in `source`."""
     columns: dict[str, ColumnElement[Any]] = {
         "org_id": literal(tx.org),
-        "id": literal(uuid7()),
+        "id": func.uuidv7(),
         "type": literal(event.value),
         "subject_kind": literal(kind.value),
         "subject_id": subject,
@@ -225,7 +288,10 @@ def _fact(
     )
 
 
-def _queued(fact: CTE) -> CTE:
+def _kept(tx: Transaction, fact: CTE) -> CTE:
+    """The event, queued to be matched unless the transaction is unheard."""
+    if not tx.heard:
+        return fact
     return (
         insert(outbox)
         .from_select(["org_id", "event_id"], select(fact.c.org_id, fact.c.id))
@@ -234,9 +300,7 @@ def _queued(fact: CTE) -> CTE:
     )
 
 
-def _picture(
-    columns: ReadOnlyColumnCollection[str, Any], names: Iterable[str]
-) -> ColumnElement[Any]:
+def _picture(columns: ReadOnlyColumnCollection[str, Any], names: Iterable[str]) -> ColumnElement[Any]:
     """The named columns as one JSON object, spelled as the API spells them."""
     pairs = [part for name in names for part in (literal(to_camel(name)), columns[name])]
     return func.jsonb_build_object(*pairs, type_=JSONB)
@@ -251,6 +315,8 @@ def reference_error(error: IntegrityError) -> Refused | None:
     constraint = str(getattr(cause, "constraint_name", "") or "")
     table = str(getattr(cause, "table_name", "") or "")
     name = constraint.removeprefix(f"{table}_")
+    if re.fullmatch(r"check\d*", name):
+        return Invalid("these values do not go together")
     if name.endswith("_fkey"):
         column = name.removesuffix("_fkey").removeprefix("org_id_")
         if column == "pipeline_stage":

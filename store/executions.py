@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Table, Text, cast, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, Table, Text, cast, func, insert, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from uuid_utils.compat import uuid7
 
@@ -15,9 +15,11 @@ from domain.words import ExecutionStatus, ExitReason, Kind, StepOutcome, StuckRe
 from store import queues
 from store.errors import IllegalTransition, NotFound
 from store.events import Record
+from store.pages import Page, Span, equal, page
 from store.tables import (
     contacts,
     deals,
+    definitions,
     effects,
     events,
     executions,
@@ -40,9 +42,7 @@ class Taken:
     made_id: UUID | None = None
 
 
-async def start_runs(
-    tx: Transaction, decided: Sequence[tuple[Event, Start, Mapping[str, UUID]]]
-) -> list[UUID]:
+async def start_runs(tx: Transaction, decided: Sequence[tuple[Event, Start, Mapping[str, UUID | None]]]) -> list[UUID]:
     """Makes a run for each (event, decision, subject links), due at once; the ids of the new ones.
 
     A (rule, event) that has a run already keeps it: unique in the table.
@@ -186,28 +186,11 @@ async def stand(
     )
 
 
-async def end(
-    tx: Transaction, execution: Record, reason: ExitReason, *, steps: int, note: str | None = None
-) -> None:
-    await _write(
-        tx,
-        execution.id,
-        status=ExecutionStatus.ENDED.value,
-        exit_reason=reason.value,
-        exit_note=note,
-        step=None,
-        due_at=None,
-        waits=None,
-        stuck_reason=None,
-        stuck_detail=None,
-        steps_taken=execution.steps_taken + steps,
-        ended_at=tx.now,
-    )
+async def end(tx: Transaction, execution: Record, reason: ExitReason, *, steps: int) -> None:
+    await _write(tx, execution.id, steps_taken=execution.steps_taken + steps, **_ended(tx, reason), step=None)
 
 
-async def get_stuck(
-    tx: Transaction, id: UUID, reason: StuckReason, detail: str, owner: UUID | None
-) -> bool:
+async def get_stuck(tx: Transaction, id: UUID, reason: StuckReason, detail: str, owner: UUID | None) -> bool:
     """Hands an open execution to a person; False if it was not open any more."""
     statement = (
         update(executions)
@@ -229,29 +212,42 @@ async def get_stuck(
 
 async def retry(tx: Transaction, id: UUID) -> Record:
     """Goes on from the step that failed. Raises `IllegalTransition` unless it is stuck."""
-    found = await _locked(tx, id)
-    if found.status != ExecutionStatus.STUCK:
-        raise IllegalTransition(f"only a stuck run can be retried; this one is {found.status}", "status")
-    await _write(
-        tx,
-        id,
-        status=ExecutionStatus.OPEN.value,
-        due_at=tx.now,
-        stuck_reason=None,
-        stuck_detail=None,
-        stuck_owner_id=None,
+    freed = (
+        update(executions)
+        .where(executions.c.org_id == tx.org, executions.c.id == id, executions.c.status == ExecutionStatus.STUCK)
+        .values(
+            status=ExecutionStatus.OPEN.value,
+            due_at=tx.now,
+            stuck_reason=None,
+            stuck_detail=None,
+            stuck_owner_id=None,
+            sweeps=0,
+            sweep_after=None,
+        )
+        .returning(*executions.c)
+        .cte("freed")
     )
-    await queues.wake(tx, Target.RUN, [id])
-    return await get(tx, id)
+    statement = select(freed).add_cte(queues.waking(tx, Target.RUN, freed))
+    found = (await tx.execute(statement)).one_or_none()
+    if found is None:
+        status = (await get(tx, id)).status
+        raise IllegalTransition(f"only a stuck run can be retried; this one is {status}", "status")
+    return found
 
 
 async def stop(tx: Transaction, id: UUID, note: str | None) -> Record:
     """A person's stop: holds when this commits. Raises `IllegalTransition` if it has ended."""
-    found = await _locked(tx, id)
-    if found.status == ExecutionStatus.ENDED:
+    statement = (
+        update(executions)
+        .where(executions.c.org_id == tx.org, executions.c.id == id, executions.c.status != ExecutionStatus.ENDED)
+        .values(**_ended(tx, ExitReason.STOPPED), exit_note=note)
+        .returning(*executions.c)
+    )
+    found = (await tx.execute(statement)).one_or_none()
+    if found is None:
+        await get(tx, id)
         raise IllegalTransition("this run has ended", "status")
-    await end(tx, found, ExitReason.STOPPED, steps=0, note=note)
-    return await get(tx, id)
+    return found
 
 
 async def wake(tx: Transaction, ids: Iterable[UUID]) -> None:
@@ -278,12 +274,51 @@ async def get(tx: Transaction, id: UUID) -> Record:
     return found
 
 
+async def explain(tx: Transaction, id: UUID) -> Record:
+    """An execution with its rule's name, its version's number and its event. Raises `NotFound`."""
+    found = (await tx.execute(_told(tx).where(executions.c.id == id))).one_or_none()
+    if found is None:
+        raise NotFound("Run")
+    return found
+
+
+async def search(  # noqa: PLR0913  (one parameter a filter)
+    tx: Transaction,
+    span: Span,
+    *,
+    rule: UUID | None = None,
+    status: ExecutionStatus | None = None,
+    contact: UUID | None = None,
+    deal: UUID | None = None,
+) -> Page:
+    """As `explain`, many."""
+    wanted = {
+        executions.c.definition_id: rule,
+        executions.c.status: status,
+        executions.c.contact_id: contact,
+        executions.c.deal_id: deal,
+    }
+    return await page(tx, _told(tx).where(*equal(wanted)), executions.c.id, span)
+
+
+async def refused(
+    tx: Transaction,
+    span: Span,
+    *,
+    rule: UUID | None = None,
+    event: UUID | None = None,
+    subject: UUID | None = None,
+) -> Page:
+    """Decisions not to start a run, with the rule's name, the version's number and the event."""
+    wanted = equal({refusals.c.definition_id: rule, refusals.c.event_id: event, events.c.subject_id: subject})
+    query = _with_rule_and_event(select(refusals, *_TOLD), refusals)
+    return await page(tx, query.where(refusals.c.org_id == tx.org, *wanted), refusals.c.id, span)
+
+
 async def steps_of(tx: Transaction, id: UUID) -> list[Record]:
     """The effects of an execution, in the order they were taken."""
     statement = (
-        select(effects)
-        .where(effects.c.org_id == tx.org, effects.c.execution_id == id)
-        .order_by(effects.c.number)
+        select(effects).where(effects.c.org_id == tx.org, effects.c.execution_id == id).order_by(effects.c.number)
     )
     return list((await tx.execute(statement)).all())
 
@@ -295,21 +330,40 @@ async def open_ids(tx: Transaction) -> list[UUID]:
     return list((await tx.execute(statement)).scalars())
 
 
-async def _locked(tx: Transaction, id: UUID) -> Record:
-    statement = (
-        select(executions)
-        .where(executions.c.org_id == tx.org, executions.c.id == id)
-        .with_for_update(key_share=True)
-    )
-    found = (await tx.execute(statement)).one_or_none()
-    if found is None:
-        raise NotFound("Run")
-    return found
+_TOLD = (
+    definitions.c.name.label("rule_name"),
+    versions.c.number.label("version"),
+    events.c.type.label("event_type"),
+    events.c.number.label("event_number"),
+    events.c.at.label("event_at"),
+    events.c.subject_kind,
+    events.c.subject_id,
+    events.c.before.label("event_before"),
+    events.c.after.label("event_after"),
+)
+
+
+def _told(tx: Transaction) -> Select[Any]:
+    return _with_rule_and_event(select(executions, *_TOLD), executions).where(executions.c.org_id == tx.org)
+
+
+def _with_rule_and_event(query: Select[Any], decided: Table) -> Select[Any]:
+    for table, link in ((definitions, "definition_id"), (versions, "version_id"), (events, "event_id")):
+        query = query.join(table, (table.c.org_id == decided.c.org_id) & (table.c.id == decided.c[link]))
+    return query
+
+
+def _ended(tx: Transaction, reason: ExitReason) -> dict[str, Any]:
+    return {
+        "status": ExecutionStatus.ENDED.value,
+        "exit_reason": reason.value,
+        "due_at": None,
+        "waits": None,
+        "stuck_reason": None,
+        "stuck_detail": None,
+        "ended_at": tx.now,
+    }
 
 
 async def _write(tx: Transaction, id: UUID, **values: Any) -> None:  # noqa: ANN401  (columns)
-    await tx.execute(
-        update(executions)
-        .where(executions.c.org_id == tx.org, executions.c.id == id)
-        .values(**values)
-    )
+    await tx.execute(update(executions).where(executions.c.org_id == tx.org, executions.c.id == id).values(**values))

@@ -114,13 +114,9 @@ def _through(links: Links, record: Record | None) -> Links:
     )
 
 
-async def _by_id(
-    tx: Transaction, table: Table, ids: Collection[UUID | None]
-) -> dict[UUID | None, Record]:
+async def _by_id(tx: Transaction, table: Table, ids: Collection[UUID | None]) -> dict[UUID | None, Record]:
     wanted = [id_ for id_ in ids if id_ is not None]
     if not wanted:
         return {}
-    statement = select(table).where(
-        table.c.org_id == tx.org, table.c.id.in_(wanted), table.c.deleted_at.is_(None)
-    )
+    statement = select(table).where(table.c.org_id == tx.org, table.c.id.in_(wanted), table.c.deleted_at.is_(None))
     return {row.id: row for row in await tx.execute(statement)}

@@ -25,9 +25,7 @@ async def listen(url: str, channels: Mapping[str, asyncio.Event], stopping: asyn
             await _until(stopping, seconds=1)
 
 
-async def _listen_once(
-    url: str, channels: Mapping[str, asyncio.Event], stopping: asyncio.Event
-) -> None:
+async def _listen_once(url: str, channels: Mapping[str, asyncio.Event], stopping: asyncio.Event) -> None:
     lost = asyncio.Event()
     connection = await asyncpg.connect(url, timeout=10)
     try:

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
+from sqlalchemy.exc import DBAPIError
 
-from store.errors import Refused
+from store.errors import Refused, is_lock_timeout
 from store.tables import idempotency_keys
 from store.transaction import Transaction
 
@@ -19,6 +20,12 @@ class KeyReused(Refused):
     """The same key came with another request body."""
 
     code = "IDEMPOTENCY_KEY_REUSED"
+
+
+class KeyInUse(Refused):
+    """The first request with this key is still under way."""
+
+    code = "IDEMPOTENCY_KEY_IN_USE"
 
 
 @dataclass(frozen=True)
@@ -35,17 +42,21 @@ async def claim(tx: Transaction, key: Key) -> tuple[int, Any] | None:
     """None if this request is to be carried out, else the (status, body) it was answered with.
 
     A request with the same key that is under way is waited for, at most the lock timeout.
-    Raises `KeyReused`.
+    Raises `KeyInUse`, `KeyReused`.
     """
     made = (
         insert_or(idempotency_keys)
-        .values(
-            org_id=tx.org, caller=key.caller, route=key.route, key=key.key, body_hash=key.body_hash
-        )
+        .values(org_id=tx.org, caller=key.caller, route=key.route, key=key.key, body_hash=key.body_hash)
         .on_conflict_do_nothing()
         .returning(idempotency_keys.c.key)
     )
-    if (await tx.execute(made)).one_or_none() is not None:
+    try:
+        claimed = (await tx.execute(made)).one_or_none()
+    except DBAPIError as error:
+        if is_lock_timeout(error):
+            raise KeyInUse("a request with this Idempotency-Key is under way", "Idempotency-Key") from None
+        raise
+    if claimed is not None:
         return None
     found = (await tx.execute(select(idempotency_keys).where(*_at(tx, key)))).one()
     if found.body_hash != key.body_hash:
@@ -54,9 +65,7 @@ async def claim(tx: Transaction, key: Key) -> tuple[int, Any] | None:
 
 
 async def keep(tx: Transaction, key: Key, status: int, answer: Any) -> None:  # noqa: ANN401  (JSON)
-    await tx.execute(
-        update(idempotency_keys).where(*_at(tx, key)).values(status=status, answer=answer)
-    )
+    await tx.execute(update(idempotency_keys).where(*_at(tx, key)).values(status=status, answer=answer))
 
 
 def _at(tx: Transaction, key: Key) -> tuple[Any, ...]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Select, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.exc import IntegrityError
@@ -18,6 +17,8 @@ from domain.due import Calendar
 from domain.words import Role
 from store.errors import Duplicate, NotFound
 from store.events import Record, reference_error
+from store.pages import Page, Span, equal, page
+from store.sealing import seal, unseal
 from store.tables import api_keys, organizations, pipelines, sources, stages, users
 from store.transaction import Database, Transaction
 
@@ -51,9 +52,7 @@ class Source:
     at: datetime
 
 
-async def create_organization(
-    database: Database, name: str, slug: str, calendar: Calendar
-) -> UUID:
+async def create_organization(database: Database, name: str, slug: str, calendar: Calendar) -> UUID:
     """An organization with the default pipeline. Raises `Duplicate` where the slug is taken."""
     org = uuid7()
     async with database.transaction(org) as tx:
@@ -67,9 +66,7 @@ async def create_organization(
         try:
             await tx.execute(insert(organizations).values(row))
         except IntegrityError as error:
-            raise reference_error(error) or Duplicate(
-                f"an organization '{slug}' exists", "slug", None
-            ) from None
+            raise reference_error(error) or Duplicate(f"an organization '{slug}' exists", "slug", None) from None
         await tx.execute(insert(pipelines).values(org_id=org, key="default", name="Sales"))
         await tx.execute(
             insert(stages),
@@ -84,15 +81,18 @@ async def create_organization(
     return org
 
 
+async def organization(tx: Transaction) -> Record:
+    statement = select(organizations).where(organizations.c.id == tx.org)
+    return (await tx.execute(statement)).one()
+
+
 async def calendar(tx: Transaction) -> Calendar:
     """The organization's working time."""
     statement = select(organizations.c.calendar).where(organizations.c.id == tx.org)
     return Calendar.model_validate((await tx.execute(statement)).scalar_one())
 
 
-async def create_user(
-    tx: Transaction, email: str, name: str, role: Role, manager: UUID | None = None
-) -> Record:
+async def create_user(tx: Transaction, email: str, name: str, role: Role, manager: UUID | None = None) -> Record:
     """Raises `Duplicate` for an address in use, `UnknownReference` for an unknown manager."""
     row = {
         "org_id": tx.org,
@@ -104,10 +104,7 @@ async def create_user(
         "created_at": tx.now,
     }
     statement = (
-        insert_or(users)
-        .values(row)
-        .on_conflict_do_nothing(index_elements=["org_id", "email"])
-        .returning(*users.c)
+        insert_or(users).values(row).on_conflict_do_nothing(index_elements=["org_id", "email"]).returning(*users.c)
     )
     try:
         made = (await tx.execute(statement)).one_or_none()
@@ -120,6 +117,20 @@ async def create_user(
     return made
 
 
+async def user(tx: Transaction, id: UUID) -> Record:
+    """Raises `NotFound`."""
+    statement = select(users).where(users.c.org_id == tx.org, users.c.id == id)
+    found = (await tx.execute(statement)).one_or_none()
+    if found is None:
+        raise NotFound("User")
+    return found
+
+
+async def search_users(tx: Transaction, span: Span, *, role: Role | None = None) -> Page:
+    query = select(users).where(users.c.org_id == tx.org, *equal({users.c.role: role}))
+    return await page(tx, query, users.c.id, span)
+
+
 async def manager_of(tx: Transaction, user: UUID) -> UUID | None:
     """Who is told when `user` does not act: the manager, else the first active admin."""
     return await _user(
@@ -129,9 +140,7 @@ async def manager_of(tx: Transaction, user: UUID) -> UUID | None:
 
 async def first_admin(tx: Transaction) -> UUID | None:
     """Who gets what has no owner."""
-    admins = select(users.c.id).where(
-        users.c.org_id == tx.org, users.c.role == Role.ADMIN, users.c.is_active
-    )
+    admins = select(users.c.id).where(users.c.org_id == tx.org, users.c.role == Role.ADMIN, users.c.is_active)
     return await _user(tx, admins.order_by(users.c.created_at, users.c.id).limit(1))
 
 
@@ -169,6 +178,12 @@ async def create_key(tx: Transaction, user: UUID, name: str, role: Role) -> tupl
         raise reference_error(error) or error from None
 
 
+async def search_keys(tx: Transaction, span: Span) -> Page:
+    """Keys in use and revoked, without their hashes."""
+    shown = [column for column in api_keys.c if column is not api_keys.c.hash]
+    return await page(tx, select(*shown).where(api_keys.c.org_id == tx.org), api_keys.c.id, span)
+
+
 async def revoke_key(tx: Transaction, id: UUID) -> None:
     """From the commit on nobody comes in with it. Raises `NotFound`."""
     statement = (
@@ -185,7 +200,7 @@ async def authenticate(database: Database, token: str) -> Caller | None:
     statement = text("SELECT * FROM resolve_api_key(:hash)")
     async with database.crossing() as connection:
         found = (await connection.execute(statement, {"hash": _hash(token)})).one_or_none()
-    return found and Caller(found.org_id, found.key_id, found.user_id, Role(found.role))
+    return None if found is None else Caller(found.org_id, found.key_id, found.user_id, Role(found.role))
 
 
 async def create_source(tx: Transaction, name: str, master: bytes) -> tuple[Record, str]:
@@ -197,7 +212,7 @@ async def create_source(tx: Transaction, name: str, master: bytes) -> tuple[Reco
             org_id=tx.org,
             id=id_,
             name=name,
-            sealed_secret=_seal(master, secret, id_),
+            sealed_secret=seal(master, secret, _place(id_)),
             created_by=tx.origin.id if tx.origin.kind == "user" else None,
             created_at=tx.now,
         )
@@ -207,12 +222,20 @@ async def create_source(tx: Transaction, name: str, master: bytes) -> tuple[Reco
     return made, f"whsec_{b64encode(secret).decode()}"
 
 
+async def search_sources(tx: Transaction, span: Span) -> Page:
+    """Webhook sources, without their secrets."""
+    shown = [column for column in sources.c if column is not sources.c.sealed_secret]
+    return await page(tx, select(*shown).where(sources.c.org_id == tx.org), sources.c.id, span)
+
+
 async def resolve_source(database: Database, id: UUID, master: bytes) -> Source | None:
     """A live source by the id in its address."""
     statement = text("SELECT * FROM resolve_source(:id)")
     async with database.crossing() as connection:
         found = (await connection.execute(statement, {"id": id})).one_or_none()
-    return found and Source(found.org_id, id, _unseal(master, found.sealed_secret, id), found.at)
+    if found is None:
+        return None
+    return Source(found.org_id, id, unseal(master, found.sealed_secret, _place(id)), found.at)
 
 
 def _hash(token: str) -> bytes:
@@ -220,17 +243,7 @@ def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _seal(master: bytes, secret: bytes, row: UUID) -> bytes:
-    """AES-256-GCM bound to its row; the first byte names the form."""
-    nonce = os.urandom(12)
-    return b"\x01" + nonce + AESGCM(master).encrypt(nonce, secret, _bound(row))
-
-
-def _unseal(master: bytes, sealed: bytes, row: UUID) -> bytes:
-    return AESGCM(master).decrypt(sealed[1:13], sealed[13:], _bound(row))
-
-
-def _bound(row: UUID) -> bytes:
+def _place(row: UUID) -> bytes:
     return b"sources.sealed_secret/" + row.bytes
 
 

@@ -28,9 +28,7 @@ async def take(tx: Transaction, source: UUID, message: str, body: bytes) -> Answ
     """
     claim = (
         insert_or(inbox)
-        .values(
-            org_id=tx.org, source_id=source, message_id=message, body=body, status=0, answer={}
-        )
+        .values(org_id=tx.org, source_id=source, message_id=message, body=body, status=0, answer={})
         .on_conflict_do_nothing()
         .returning(inbox.c.message_id)
     )
@@ -42,11 +40,7 @@ async def take(tx: Transaction, source: UUID, message: str, body: bytes) -> Answ
 
 
 async def settle(tx: Transaction, source: UUID, message: str, answer: Answer) -> None:
-    await tx.execute(
-        update(inbox)
-        .where(*_key(tx, source, message))
-        .values(status=answer.status, answer=answer.body)
-    )
+    await tx.execute(update(inbox).where(*_key(tx, source, message)).values(status=answer.status, answer=answer.body))
 
 
 def _key(tx: Transaction, source: UUID, message: str) -> tuple[Any, ...]:

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from store.errors import NotFound
 from store.events import Record
+from store.pages import Page, Span, page
 from store.tables import notifications
 from store.transaction import Transaction
 
@@ -35,6 +36,12 @@ async def mark_read(tx: Transaction, id: UUID, user: UUID) -> Record:
     if found is None:
         raise NotFound("Notification")
     return found
+
+
+async def search(tx: Transaction, span: Span, user: UUID) -> Page:
+    """What one user was told."""
+    query = select(notifications).where(notifications.c.org_id == tx.org, notifications.c.user_id == user)
+    return await page(tx, query, notifications.c.id, span)
 
 
 async def unread(tx: Transaction, user: UUID) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import case, delete, func, insert, select, text, update
+from sqlalchemy import CTE, case, delete, func, insert, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.words import Target
@@ -110,6 +110,13 @@ async def wake(tx: Transaction, kind: Target, targets: Iterable[UUID]) -> None:
         await tx.execute(insert(wakes), rows)
 
 
+def waking(tx: Transaction, kind: Target, rows: CTE) -> CTE:
+    """As `wake`, inside the statement that makes or moves the rows."""
+    asked = select(literal(tx.org), literal(kind.value), rows.c.id)
+    columns = ["org_id", "kind", "target_id"]
+    return insert(wakes).from_select(columns, asked).returning(wakes.c.id).cte("waking")
+
+
 async def wake_batch(connection: AsyncConnection, each: int) -> list[Wake]:
     """Wakes to give, at most `each` rows per organization, one entry a target."""
     asked: dict[tuple[UUID, Target, UUID], list[int]] = {}
@@ -154,9 +161,7 @@ SELECT org_id, kind, id FROM (
   WHERE due_at < {_LATE} AND (sweep_after IS NULL OR sweep_after < clock_timestamp())
 ) overdue ORDER BY due_at LIMIT :most
 """)  # noqa: S608  (both parts are constants)
-_OLDEST_WAKE = text(
-    "SELECT extract(epoch FROM clock_timestamp() - min(created_at)) FROM wakes WHERE failed_at IS NULL"
-)
+_OLDEST_WAKE = text("SELECT extract(epoch FROM clock_timestamp() - min(created_at)) FROM wakes WHERE failed_at IS NULL")
 
 
 async def overdue(connection: AsyncConnection, most: int) -> dict[UUID, dict[Target, list[UUID]]]:

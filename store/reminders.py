@@ -2,27 +2,27 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import CTE, Update, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.sql.dml import ReturningUpdate
 from uuid_utils.compat import uuid7
 
 from domain.words import ReminderStatus, Target
 from store import queues
 from store.errors import IllegalTransition, NotFound
 from store.events import Record, reference_error
+from store.pages import Page, Span, equal, page
 from store.tables import reminders
 from store.transaction import Transaction
 
 _CLOSED = (ReminderStatus.DONE, ReminderStatus.CANCELLED)
 
 
-async def create(
-    tx: Transaction, values: Mapping[str, Any], *, id: UUID | None = None
-) -> Record | None:
+async def create(tx: Transaction, values: Mapping[str, Any], *, id: UUID | None = None) -> Record | None:
     """A scheduled reminder and the wake that starts its wait.
 
     `values` has owner_id, title, due_at and any of contact_id, company_id, deal_id, activity_id,
@@ -37,14 +37,12 @@ async def create(
         "org_id": tx.org,
         "id": id or uuid7(),
     }
-    statement = insert_or(reminders).values(row).on_conflict_do_nothing().returning(*reminders.c)
+    made = insert_or(reminders).values(row).on_conflict_do_nothing().returning(*reminders.c).cte("made")
+    statement = select(made).add_cte(queues.waking(tx, Target.REMINDER, made))
     try:
-        made = (await tx.execute(statement)).one_or_none()
+        return (await tx.execute(statement)).one_or_none()
     except IntegrityError as error:
         raise reference_error(error) or error from None
-    if made is not None:
-        await queues.wake(tx, Target.REMINDER, [made.id])
-    return made
 
 
 async def snooze(tx: Transaction, id: UUID, until: datetime) -> Record:
@@ -52,26 +50,40 @@ async def snooze(tx: Transaction, id: UUID, until: datetime) -> Record:
 
     Raises `IllegalTransition` for one that is closed.
     """
-    found = await _answerable(tx, id)
-    await _write(
+    moved = _answer(
         tx,
         id,
         status=ReminderStatus.SCHEDULED.value,
         due_at=until,
         fired_at=None,
-        snoozes=found.snoozes + 1,
+        snoozes=reminders.c.snoozes + 1,
         sweeps=0,
         sweep_after=None,
-    )
-    await queues.wake(tx, Target.REMINDER, [id])
-    return await get(tx, id)
+    ).cte("moved")
+    statement = select(moved).add_cte(queues.waking(tx, Target.REMINDER, moved))
+    return (await tx.execute(statement)).one_or_none() or await _refuse(tx, id)
 
 
 async def close(tx: Transaction, id: UUID, status: ReminderStatus) -> Record:
-    """`done` or `cancelled`: it will not fire and not escalate from this commit on."""
-    await _answerable(tx, id)
-    await _write(tx, id, status=status.value, due_at=None, closed_at=tx.now)
-    return await get(tx, id)
+    """`done` or `cancelled`: it will not fire and not escalate from this commit on.
+
+    Raises `IllegalTransition` for one that is closed.
+    """
+    statement = _answer(tx, id, status=status.value, due_at=None, closed_at=tx.now)
+    return (await tx.execute(statement)).one_or_none() or await _refuse(tx, id)
+
+
+def cancelled_with(tx: Transaction, link: str, changed: CTE) -> Update:
+    """Cancels what would still act by itself and hangs on the changed record by the column `link`."""
+    return (
+        update(reminders)
+        .where(
+            reminders.c.org_id == changed.c.org_id,
+            reminders.c[link] == changed.c.id,
+            reminders.c.due_at.is_not(None),
+        )
+        .values(status=ReminderStatus.CANCELLED.value, due_at=None, closed_at=tx.now)
+    )
 
 
 async def lock_due(tx: Transaction, id: UUID) -> Record | None:
@@ -97,9 +109,7 @@ async def fired(tx: Transaction, id: UUID, escalates_at: datetime | None) -> Non
 
 
 async def escalated(tx: Transaction, id: UUID) -> None:
-    await _write(
-        tx, id, status=ReminderStatus.ESCALATED.value, escalated_at=tx.now, due_at=None
-    )
+    await _write(tx, id, status=ReminderStatus.ESCALATED.value, escalated_at=tx.now, due_at=None)
 
 
 async def get(tx: Transaction, id: UUID) -> Record:
@@ -111,10 +121,16 @@ async def get(tx: Transaction, id: UUID) -> Record:
     return found
 
 
+async def search(
+    tx: Transaction, span: Span, *, status: ReminderStatus | None = None, owner: UUID | None = None
+) -> Page:
+    wanted = equal({reminders.c.status: status, reminders.c.owner_id: owner})
+    query = select(reminders).where(reminders.c.org_id == tx.org, *wanted)
+    return await page(tx, query, reminders.c.id, span)
+
+
 async def open_ids(tx: Transaction) -> list[UUID]:
-    statement = select(reminders.c.id).where(
-        reminders.c.org_id == tx.org, reminders.c.due_at.is_not(None)
-    )
+    statement = select(reminders.c.id).where(reminders.c.org_id == tx.org, reminders.c.due_at.is_not(None))
     return list((await tx.execute(statement)).scalars())
 
 
@@ -123,23 +139,20 @@ async def wake(tx: Transaction, ids: Iterable[UUID]) -> None:
     await queues.wake(tx, Target.REMINDER, ids)
 
 
-async def _answerable(tx: Transaction, id: UUID) -> Record:
-    statement = (
-        select(reminders)
-        .where(reminders.c.org_id == tx.org, reminders.c.id == id)
-        .with_for_update(key_share=True)
+def _answer(tx: Transaction, id: UUID, **values: Any) -> ReturningUpdate[Any]:  # noqa: ANN401  (columns)
+    """What a person makes of a reminder that is not closed."""
+    return (
+        update(reminders)
+        .where(reminders.c.org_id == tx.org, reminders.c.id == id, reminders.c.status.not_in(_CLOSED))
+        .values(**values)
+        .returning(*reminders.c)
     )
-    found = (await tx.execute(statement)).one_or_none()
-    if found is None:
-        raise NotFound("Reminder")
-    if found.status in _CLOSED:
-        raise IllegalTransition(f"this reminder is {found.status}", "status")
-    return found
+
+
+async def _refuse(tx: Transaction, id: UUID) -> NoReturn:
+    found = await get(tx, id)
+    raise IllegalTransition(f"this reminder is {found.status}", "status")
 
 
 async def _write(tx: Transaction, id: UUID, **values: Any) -> None:  # noqa: ANN401  (columns)
-    await tx.execute(
-        update(reminders)
-        .where(reminders.c.org_id == tx.org, reminders.c.id == id)
-        .values(**values)
-    )
+    await tx.execute(update(reminders).where(reminders.c.org_id == tx.org, reminders.c.id == id).values(**values))

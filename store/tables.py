@@ -1,7 +1,8 @@
 """The tables as queries name them; the migrations hold their constraints, and a test that both agree."""
 
+from typing import Any
+
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     Boolean,
     Column,
@@ -16,13 +17,13 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 from sqlalchemy.types import TypeEngine
 
 metadata = MetaData()
 
 
-def _table(name: str, /, **columns: TypeEngine[object] | type) -> Table:
+def _table(name: str, /, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> Table:
     """A table of one organization: (org_id, …) is its key."""
     return Table(
         name,
@@ -34,12 +35,13 @@ def _table(name: str, /, **columns: TypeEngine[object] | type) -> Table:
 
 _at = DateTime(timezone=True)
 _ids = ARRAY(Uuid)
-_links = {"contact_id": Uuid, "company_id": Uuid, "deal_id": Uuid}
-_record = {
+_Columns = dict[str, TypeEngine[Any] | type[TypeEngine[Any]]]
+_links: _Columns = {"contact_id": Uuid, "company_id": Uuid, "deal_id": Uuid}
+_record: _Columns = {
     "external_id": Text, "custom_fields": JSONB, "revision": Integer, "created_by": Uuid,
     "created_at": _at, "updated_at": _at, "deleted_at": _at,
 }  # fmt: skip
-_swept = {"sweeps": SmallInteger, "sweep_after": _at}
+_swept: _Columns = {"sweeps": SmallInteger, "sweep_after": _at}
 
 organizations = Table(
     "organizations",
@@ -70,9 +72,7 @@ contacts = _table(
     tags=ARRAY(Text), time_zone=Text, metadata=JSONB, is_active=Boolean, **_record,
 )  # fmt: skip
 pipelines = _table("pipelines", key=Text, name=Text)
-stages = _table(
-    "stages", pipeline=Text, key=Text, name=Text, position=Integer, probability=Integer, kind=Text
-)
+stages = _table("stages", pipeline=Text, key=Text, name=Text, position=Integer, probability=Integer, kind=Text)
 deals = _table(
     "deals", id=Uuid, title=Text, value_cents=BigInteger, currency=Text, pipeline=Text, stage=Text,
     probability=Integer, outcome=Text, lost_reason=Text, expected_close_date=Date,
@@ -138,7 +138,7 @@ idempotency_keys = _table(
 )  # fmt: skip
 
 
-def _queue(name: str, /, **columns: TypeEngine[object] | type) -> Table:
+def _queue(name: str, /, **columns: TypeEngine[Any] | type[TypeEngine[Any]]) -> Table:
     """A queue: rows are numbered by the database, and deleted when done."""
     return Table(
         name,

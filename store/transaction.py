@@ -38,15 +38,23 @@ class Transaction:
     now: datetime
     scale: float
     origin: Origin = field(default=SYSTEM)
+    heard: bool = True
+    """Whether rules hear the facts it records."""
 
     async def execute(
-        self, statement: Executable, values: Any = None  # noqa: ANN401  (the library's own type)
+        self,
+        statement: Executable,
+        values: Any = None,  # noqa: ANN401  (the library's own type)
     ) -> CursorResult[Any]:
         return await self.connection.execute(statement, values)
 
     def acting(self, origin: Origin) -> "Transaction":
         """The same transaction, writing on behalf of another origin."""
         return replace(self, origin=origin)
+
+    def unheard(self) -> "Transaction":
+        """The same transaction, whose facts are recorded but start nothing."""
+        return replace(self, heard=False)
 
     def real(self, business: timedelta) -> float:
         """Real seconds until a stretch of business time has passed."""

@@ -21,9 +21,7 @@ BATCH = 100
 """Wakes of one organization in one pass."""
 AT_ONCE = 20
 """Pokes under way at the same time."""
-_REFUSED = frozenset(
-    {RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED}
-)
+_REFUSED = frozenset({RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED})
 
 log = structlog.get_logger()
 
@@ -69,9 +67,7 @@ class Dispatch:
             raise TemporalAway(away)
         return len(wakes)
 
-    async def _poke_all(
-        self, wakes: Sequence[Wake]
-    ) -> tuple[list[Wake], list[tuple[Wake, str]], str | None]:
+    async def _poke_all(self, wakes: Sequence[Wake]) -> tuple[list[Wake], list[tuple[Wake, str]], str | None]:
         if not wakes:
             return [], [], None
         client = await self._connect()
@@ -97,7 +93,7 @@ class Dispatch:
         try:
             await client.start_workflow(
                 Walk.run,
-                Waiter(org=wake.org, kind=wake.kind.value, id=wake.target),
+                Waiter(org=wake.org, kind=wake.kind, id=wake.target),
                 id=workflow_id(wake.kind, wake.target),
                 task_queue=self._task_queue,
                 start_signal=POKE,

@@ -29,13 +29,13 @@ async def repeat(
             hint.clear()
         try:
             found = await once()
-        except Exception as error:  # every kind: a loop that ends would stop the product silently
+        except Exception as error:  # noqa: BLE001  (a loop that ended would stop the product silently)
             failures += 1
-            log.warning(f"{name}_failed", error=type(error).__name__, detail=str(error)[:500], failures=failures)
+            log.warning("pass_failed", loop=name, error=type(error).__name__, detail=str(error)[:500], failures=failures)
             await _rest(min(0.5 * 2 ** (failures - 1), _LONGEST_PAUSE), stopping, None)
             continue
         if failures:
-            log.info(f"{name}_recovered", failures=failures)
+            log.info("pass_recovered", loop=name, failures=failures)
             failures = 0
         if found == 0:
             await _rest(pause, stopping, hint)

@@ -13,6 +13,7 @@ from activities.advance import StepUnable, advance_run
 from domain.match import Event, Refused, Start, match
 from domain.words import Target
 from store import definitions, executions, facts, queues
+from store.errors import is_transient
 from store.events import Record
 from store.facts import Links
 from store.transaction import Database, Transaction
@@ -30,9 +31,7 @@ class Relay:
     its workflow. Both give the same rows.
     """
 
-    def __init__(
-        self, crossing: Database, database: Database, *, first_attempt: bool = True
-    ) -> None:
+    def __init__(self, crossing: Database, database: Database, *, first_attempt: bool = True) -> None:
         self._crossing = crossing
         self._database = database
         self._first_attempt = first_attempt
@@ -50,21 +49,24 @@ class Relay:
         """A whole batch at once; if that fails each alone, so that the poisonous one is found."""
         try:
             return await self._batch(org, ids)
-        except Exception as error:  # whatever it was, each event is tried alone and tells its own
+        except Exception as error:  # noqa: BLE001  (each event is then tried alone and tells its own)
             log.warning("batch_failed", org=str(org), events=len(ids), error=type(error).__name__)
         count = 0
         for id_ in ids:
             try:
                 count += await self._batch(org, [id_])
-            except Exception as error:  # kept on the row, which is passed over at the second time
+            except Exception as error:  # noqa: BLE001  (kept on the row, passed over the second time)
+                if is_transient(error):  # nothing is wrong with the event, which waits for the next pass
+                    log.warning("event_postponed", org=str(org), outbox=id_, error=type(error).__name__)
+                    continue
                 async with self._database.transaction(org) as tx:
                     passed_over = await queues.fail_event(tx, id_, f"{type(error).__name__}: {error}")
-                log.error("event_failed", org=str(org), outbox=id_, passed_over=passed_over)
+                log.warning("event_failed", org=str(org), outbox=id_, passed_over=passed_over)
                 count += passed_over
         return count
 
     async def _batch(self, org: UUID, ids: Sequence[int]) -> int:
-        async with self._database.transaction(org) as tx:
+        async with self._database.transaction(org, lock_seconds=1) as tx:
             rows = await queues.lock_events(tx, ids)
             if rows:
                 started = await _decide(tx, [_event(row) for row in rows])
@@ -84,6 +86,9 @@ class Relay:
                     answer = await advance_run(tx, run)
             except StepUnable:
                 waiting.append(run)  # its workflow finds the same and hands it to a person
+            except Exception as error:  # noqa: BLE001  (a lock or a mistake: the workflow owns all retrying)
+                log.warning("first_attempt_failed", run=str(run), error=type(error).__name__)
+                waiting.append(run)
             else:
                 if not answer.done:
                     waiting.append(run)
@@ -106,8 +111,6 @@ async def _decide(tx: Transaction, events: Sequence[Event]) -> list[UUID]:
                     starts.append((event, start, subject.links.columns()))
                 case Refused() as refused:
                     refusals.append((event, refused))
-                case None:
-                    pass
     await executions.refuse(tx, refusals)
     return await executions.start_runs(tx, starts)
 

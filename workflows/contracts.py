@@ -1,9 +1,10 @@
 """What crosses between workflows and activity functions: ids and times, never personal data."""
 
-from typing import Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict
+
+from domain.words import Target
 
 ADVANCE = "advance"
 POKE = "poke"
@@ -15,7 +16,7 @@ class Waiter(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     org: UUID
-    kind: Literal["run", "reminder"]
+    kind: Target
     id: UUID
 
 

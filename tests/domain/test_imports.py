@@ -138,12 +138,7 @@ def test_titles_above_the_header_are_skipped_and_lines_stay_physical() -> None:
 
 def test_lines_are_counted_through_quoted_newlines_and_blank_lines() -> None:
     data = (
-        b"Email,Company Name\r\n"
-        b'ann@example.com,"Lee,\r\nSons\nand others"\r\n'
-        b"\r\n"
-        b" , \r\n"
-        b"bob@example.com,B\r\n"
-        b"bad,C\r\n"
+        b'Email,Company Name\r\nann@example.com,"Lee,\r\nSons\nand others"\r\n\r\n , \r\nbob@example.com,B\r\nbad,C\r\n'
     )
     sheet = read_contacts(data)
     assert [(row.line, row.company_name) for row in sheet.rows] == [
@@ -178,9 +173,7 @@ def test_every_line_ending_ends_a_line(newline: str) -> None:
         ('"ann@example.com,Oslo', "bad_quoting", None),
     ],
 )
-def test_a_row_that_cannot_be_taken_is_refused_alone(
-    row: str, code: str, column: str | None
-) -> None:
+def test_a_row_that_cannot_be_taken_is_refused_alone(row: str, code: str, column: str | None) -> None:
     data = f"E-Mail *,City\nfirst@example.com,A\n{row}\nlast@example.com,Z\n".encode()
     sheet = read_contacts(data)
     assert [(one.line, one.code, one.column) for one in sheet.refused] == [(3, code, column)]
@@ -209,14 +202,10 @@ def test_an_address_given_twice_is_taken_once_whatever_its_case() -> None:
 
 
 def test_an_external_id_given_twice_is_taken_once() -> None:
-    data = (
-        b"Record ID,Email\n7,ann@example.com\n7,bob@example.com\n,cy@example.com\n,di@example.com"
-    )
+    data = b"Record ID,Email\n7,ann@example.com\n7,bob@example.com\n,cy@example.com\n,di@example.com"
     sheet = read_contacts(data)
     assert emails(sheet) == ["ann@example.com", "cy@example.com", "di@example.com"]
-    assert [(one.line, one.column, one.code) for one in sheet.refused] == [
-        (3, "Record ID", "duplicate_in_file")
-    ]
+    assert [(one.line, one.column, one.code) for one in sheet.refused] == [(3, "Record ID", "duplicate_in_file")]
     again = read_deals(b"Record ID,Deal Name\n7,A\n7,B\n")
     assert refusals(again) == [(3, "duplicate_in_file")]
 
@@ -238,8 +227,7 @@ def test_a_hubspot_contact_is_read_whole() -> None:
         "Unsubscribed from all email"
     )
     cells = (
-        "101,Zoë,Lee,Zoe@Example.com,+1 415 555 0100,CFO,Acme,Olga Owner,"
-        "Open deal,Organic Search,Oslo,Norway,Lead,No"
+        "101,Zoë,Lee,Zoe@Example.com,+1 415 555 0100,CFO,Acme,Olga Owner,Open deal,Organic Search,Oslo,Norway,Lead,No"
     )
     sheet = read_contacts(f"{header}\n{cells}\n".encode())
     assert sheet.rows == (
@@ -327,9 +315,7 @@ def test_no_title_belongs_to_two_fields(titles: Titles) -> None:
         ("", None, None),
     ],
 )
-def test_a_name_in_one_column_is_split_behind_its_first_word(
-    name: str, first: str | None, last: str | None
-) -> None:
+def test_a_name_in_one_column_is_split_behind_its_first_word(name: str, first: str | None, last: str | None) -> None:
     row = contact("Name", name)
     assert (row.first_name, row.last_name) == (first, last)
 
@@ -407,9 +393,7 @@ def test_a_lead_source_is_read_and_its_label_kept(label: str, source: LeadSource
         ("90071992547409.91", 2**53 - 1, None),
     ],
 )
-def test_an_amount_becomes_minor_units_of_its_currency(
-    written: str, minor: int, currency: str | None
-) -> None:
+def test_an_amount_becomes_minor_units_of_its_currency(written: str, minor: int, currency: str | None) -> None:
     assert amounts(deals(("Amount", written))) == [(minor, currency)]
 
 
@@ -508,9 +492,7 @@ def test_a_day_is_the_day_written(written: str) -> None:
     assert row.close_date == date(2026, 3, 4)
 
 
-@pytest.mark.parametrize(
-    "written", ["03/04/2026", "2026-02-30", "20260304", "2026-W10-3", "soon", "2026-03-04 25:00"]
-)
+@pytest.mark.parametrize("written", ["03/04/2026", "2026-02-30", "20260304", "2026-W10-3", "soon", "2026-03-04 25:00"])
 def test_what_is_no_day_is_refused(written: str) -> None:
     assert refusals(deals(("Close Date", written))) == [(2, "bad_date")]
 

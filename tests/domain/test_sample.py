@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from cli.sample import (
+from cli.demo.sample import (
     GOOD_CONTACTS,
     GOOD_DEALS,
     OWNERS,

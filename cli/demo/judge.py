@@ -1,0 +1,180 @@
+"""The demo's judge: its own SQL over the tables, sharing no code with the engine.
+
+Each invariant is a query that finds what breaks it; an empty answer is the proof.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+INVARIANTS: Mapping[str, str] = {
+    "every move into Proposal was decided exactly once": """
+        SELECT e.id, count(x.id) + count(r.id) AS decisions FROM events e
+        LEFT JOIN executions x ON x.event_id = e.id AND x.definition_id = $1
+        LEFT JOIN refusals r ON r.event_id = e.id AND r.definition_id = $1
+        WHERE e.type = 'deal.stage_changed' AND e.after ->> 'stage' = 'proposal'
+        GROUP BY e.id HAVING count(x.id) + count(r.id) <> 1
+    """,
+    "nothing else started a run": """
+        SELECT x.id FROM executions x JOIN events e ON e.id = x.event_id
+        WHERE e.type <> 'deal.stage_changed' OR e.after ->> 'stage' <> 'proposal'
+    """,
+    "every match was right: a run at or above the amount, a refusal below": """
+        SELECT d.id FROM deals d JOIN executions x ON x.deal_id = d.id WHERE d.value_cents < $2
+        UNION ALL
+        SELECT d.id FROM refusals r JOIN events e ON e.id = r.event_id
+        JOIN deals d ON d.id = e.subject_id WHERE d.value_cents >= $2
+    """,
+    "every run made its task, once": """
+        SELECT x.id, count(a.id) FROM executions x
+        LEFT JOIN activities a ON a.execution_id = x.id AND a.type = 'task'
+        GROUP BY x.id HAVING count(a.id) <> 1
+    """,
+    "no step was taken twice, and none is missing in between": """
+        SELECT execution_id FROM effects GROUP BY execution_id
+        HAVING count(*) <> count(DISTINCT step) OR max(number) <> count(*) OR min(number) <> 1
+    """,
+    "every run went to its end": "SELECT id, status, step FROM executions WHERE status <> 'ended'",
+    "a run saw whether its task was done, to within a second": """
+        SELECT x.id, a.completed_at, b.at, b.outcome FROM executions x
+        JOIN effects b ON b.execution_id = x.id AND b.step = 'done-in-time'
+        JOIN activities a ON a.execution_id = x.id AND a.type = 'task', clock
+        WHERE CASE b.outcome WHEN 'then' THEN a.completed_at IS NULL OR a.completed_at > b.at
+              ELSE a.completed_at < b.at - make_interval(secs => scale) END
+    """,
+    "where the task was not done in time the owner is reminded once, elsewhere never": """
+        SELECT x.id FROM executions x
+        JOIN effects b ON b.execution_id = x.id AND b.step = 'done-in-time'
+        LEFT JOIN reminders m ON m.execution_id = x.id
+        GROUP BY x.id, b.outcome HAVING count(m.id) <> CASE b.outcome WHEN 'then' THEN 0 ELSE 1 END
+    """,
+    "every reminder fired exactly once": """
+        SELECT m.id, m.status, count(n.id) FROM reminders m
+        LEFT JOIN notifications n ON n.reminder_id = m.id AND n.reason = 'reminder'
+        GROUP BY m.id, m.status HAVING count(n.id) <> 1
+    """,
+    "the manager was told once where the task stayed undone, and only there": """
+        SELECT x.id FROM executions x
+        LEFT JOIN effects told ON told.execution_id = x.id AND told.step = 'tell-manager'
+        LEFT JOIN notifications n ON n.execution_id = x.id AND n.reason = 'rule'
+        JOIN activities a ON a.execution_id = x.id AND a.type = 'task'
+        GROUP BY x.id, a.completed_at
+        HAVING count(n.id) <> count(told.step) OR (a.completed_at IS NULL AND count(n.id) <> 1)
+    """,
+    "nothing was early": """
+        SELECT execution_id FROM effects WHERE outcome = 'waited' AND at < (saw ->> 'at')::timestamptz
+        UNION ALL
+        SELECT n.id FROM notifications n JOIN reminders m ON m.id = n.reminder_id
+        JOIN effects made ON made.made_id = m.id JOIN effects waited
+          ON waited.execution_id = made.execution_id AND waited.step = 'three-days'
+        WHERE n.created_at < (waited.saw ->> 'at')::timestamptz
+    """,
+    "numbers of every subject run 1..n without a gap": """
+        SELECT subject_id FROM events GROUP BY subject_kind, subject_id
+        HAVING max(number) <> count(*) OR min(number) <> 1 OR count(DISTINCT number) <> count(*)
+    """,
+    "no event waits or was set aside": "SELECT id, error FROM outbox",
+    "no wake waits or was set aside": "SELECT id, kind, target_id, error FROM wakes",
+    "no record points at another organization's": """
+        SELECT d.id FROM deals d JOIN contacts c ON c.id = d.contact_id WHERE c.org_id <> d.org_id
+    """,
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One invariant and the rows that break it, at most three."""
+
+    name: str
+    offending: Sequence[str]
+
+    @property
+    def holds(self) -> bool:
+        return not self.offending
+
+
+async def judge(connection: asyncpg.Pool, rule: str, amount: int) -> list[Verdict]:
+    """Every invariant, in the order they are told."""
+    verdicts = []
+    for name, query in INVARIANTS.items():
+        values = [rule, amount][: 2 if "$2" in query else 1 if "$1" in query else 0]
+        if "$2" in query and "$1" not in query:
+            query, values = query.replace("$2", "$1"), [amount]  # noqa: PLW2901  (one query, one number)
+        rows = await connection.fetch(query, *values)
+        verdicts.append(Verdict(name, [str(dict(row)) for row in rows[:3]]))
+    return verdicts
+
+
+async def acknowledged(connection: asyncpg.Pool, moved: Mapping[str, str]) -> Verdict:
+    """Every move that was answered 2xx is an event; `moved` maps deal id to the stage it was moved to."""
+    rows = await connection.fetch(
+        "SELECT subject_id::text AS deal, after ->> 'stage' AS stage FROM events WHERE type = 'deal.stage_changed'"
+    )
+    recorded = {(row["deal"], row["stage"]) for row in rows}
+    missing = [f"{deal} → {stage}" for deal, stage in moved.items() if (deal, stage) not in recorded]
+    return Verdict("every move that was answered 2xx is recorded", missing[:3])
+
+
+async def webhooks(connection: asyncpg.Pool, sent: Sequence[str], forged: Sequence[str]) -> list[Verdict]:
+    """`sent` and `forged` are email addresses, each carried by a message of its own."""
+    contacts = await connection.fetch(
+        "SELECT email, count(*) AS copies FROM contacts WHERE email = ANY($1) GROUP BY email", [*sent, *forged]
+    )
+    copies = {row["email"]: row["copies"] for row in contacts}
+    stored = await connection.fetchval("SELECT count(*) FROM inbox")
+    once = [email for email in sent if copies.get(email) != 1]
+    return [
+        Verdict("every signed webhook made its contact, once", once[:3]),
+        Verdict("a forged webhook changed nothing", [email for email in forged if email in copies][:3]),
+        Verdict(
+            "each message is stored once",
+            [] if stored == len(sent) else [f"{stored} stored, {len(sent)} sent"],
+        ),
+    ]
+
+
+async def lateness_ms(connection: asyncpg.Pool, scale: float) -> dict[str, float]:
+    """How late waits ended, in real milliseconds: planned instant against the step that followed."""
+    row = await connection.fetchrow(
+        """
+        SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY late) AS p50,
+               percentile_cont(0.95) WITHIN GROUP (ORDER BY late) AS p95, max(late) AS most, count(*) AS waits
+        FROM (SELECT extract(epoch FROM at - (saw ->> 'at')::timestamptz) * 1000 / $1 AS late
+              FROM effects WHERE outcome = 'waited') measured
+        """,
+        scale,
+    )
+    return {name: float(value or 0) for name, value in row.items()}
+
+
+async def left_to_come(connection: asyncpg.Pool) -> int:
+    """Rows that something is still to become of; a reminder that fired and does not escalate is none."""
+    found: int = await connection.fetchval(
+        """
+        SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM wakes)
+             + (SELECT count(*) FROM executions WHERE status = 'open')
+             + (SELECT count(*) FROM reminders WHERE due_at IS NOT NULL)
+        """
+    )
+    return found
+
+
+async def counts(connection: asyncpg.Pool) -> dict[str, Any]:
+    """What happened, for the report."""
+    row = await connection.fetchrow(
+        """
+        SELECT (SELECT count(*) FROM executions) AS matched,
+               (SELECT count(*) FROM refusals) AS refused,
+               (SELECT count(*) FROM activities WHERE type = 'task') AS tasks,
+               (SELECT count(*) FROM activities WHERE type = 'task' AND completed_at IS NOT NULL) AS completed,
+               (SELECT count(*) FROM notifications WHERE reason = 'reminder') AS reminders,
+               (SELECT count(*) FROM notifications WHERE reason = 'rule') AS managers_told,
+               (SELECT count(*) FROM executions WHERE status = 'ended') AS ended
+        """
+    )
+    found: dict[str, Any] = dict(row)
+    reasons = await connection.fetch("SELECT reason, count(*) AS n FROM refusals GROUP BY reason ORDER BY reason")
+    found["reasons"] = {reason["reason"]: reason["n"] for reason in reasons}
+    return found

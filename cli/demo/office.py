@@ -1,0 +1,103 @@
+"""The demo's people and systems: they speak HTTP only, and say it again when nobody answered."""
+
+import asyncio
+import json
+import time
+from base64 import b64decode, b64encode
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+from standardwebhooks import Webhook
+
+_PATIENCE = 60.0
+"""Real seconds a client goes on trying; longer than any outage of the demo."""
+
+
+class GaveUp(Exception):  # noqa: N818  (the demo fails with its words)
+    """A request got no final answer in time, or a refusal nobody expected."""
+
+
+class Office:
+    """One API key's view of Drumbeat.
+
+    A request that met no server, or a 5xx, is repeated under the same Idempotency-Key, as a
+    careful integration does; `repeated` counts those.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self._client = httpx2.AsyncClient(base_url=url, timeout=10, trust_env=False)
+        self._headers = {"Authorization": f"Bearer {token}"}
+        self.repeated = 0
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def get(self, path: str, **query: object) -> Any:  # noqa: ANN401  (JSON)
+        return (await self._send("GET", f"/api/v1{path}", params=query)).json()
+
+    async def post(self, path: str, body: object = None) -> Any:  # noqa: ANN401  (JSON)
+        return (await self._send("POST", f"/api/v1{path}", json=body, headers=_once())).json()
+
+    async def put(self, path: str, body: object) -> Any:  # noqa: ANN401  (JSON)
+        return (await self._send("PUT", f"/api/v1{path}", json=body)).json()
+
+    async def command(self, path: str, revision: int, body: object = None) -> Any:  # noqa: ANN401  (JSON)
+        headers = {**_once(), "If-Match": f'"{revision}"'}
+        return (await self._send("POST", f"/api/v1{path}", json=body, headers=headers)).json()
+
+    async def upload(self, path: str, csv: bytes) -> Any:  # noqa: ANN401  (JSON)
+        headers = {**_once(), "Content-Type": "text/csv"}
+        return (await self._send("POST", f"/api/v1{path}", content=csv, headers=headers)).json()
+
+    async def webhook(self, path: str, secret: str, message: str, body: object) -> int:
+        """Posts a signed webhook; the status it was answered with."""
+        text = json.dumps(body)
+        now = datetime.now(UTC)
+        signature = Webhook(secret).sign(message, now, text)
+        headers = {
+            "webhook-id": message,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": signature,
+            "Content-Type": "application/json",
+        }
+        sent = await self._send("POST", path, content=text.encode(), headers=headers, accept=(401, 422))
+        return sent.status_code
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: dict[str, str] | None = None,
+        accept: tuple[int, ...] = (),
+        **rest: Any,  # noqa: ANN401  (the library's own options)
+    ) -> httpx2.Response:
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            trouble = ""
+            try:
+                answer = await self._client.request(method, path, headers={**self._headers, **(headers or {})}, **rest)
+            except httpx2.TransportError as error:
+                trouble = type(error).__name__
+            else:
+                if answer.is_success or answer.status_code in accept:
+                    return answer
+                if answer.status_code < httpx2.codes.INTERNAL_SERVER_ERROR:
+                    raise GaveUp(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
+                trouble = str(answer.status_code)
+            if time.monotonic() > deadline:
+                raise GaveUp(f"{method} {path}: no answer in {_PATIENCE:.0f} s ({trouble})")
+            self.repeated += 1
+            await asyncio.sleep(0.1)
+
+
+def forged(secret: str) -> str:
+    """A secret of the right form that is not the source's."""
+    wrong = bytes(byte ^ 1 for byte in b64decode(secret.removeprefix("whsec_")))
+    return f"whsec_{b64encode(wrong).decode()}"
+
+
+def _once() -> dict[str, str]:
+    return {"Idempotency-Key": uuid4().hex}

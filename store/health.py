@@ -1,0 +1,76 @@
+"""How the queues and the open rows stand, as counts and ages across organizations; no payload, no names."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from domain.words import Target
+from store.tables import executions, outbox, reminders, wakes
+
+_STANDING = text("""
+SELECT
+  (SELECT count(*) FROM outbox WHERE failed_at IS NULL) AS events_waiting,
+  (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 FROM outbox
+   WHERE failed_at IS NULL) AS oldest_event_seconds,
+  (SELECT count(*) FROM outbox WHERE failed_at IS NOT NULL) AS events_failed,
+  (SELECT count(*) FROM wakes WHERE failed_at IS NULL) AS wakes_waiting,
+  (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 FROM wakes
+   WHERE failed_at IS NULL) AS oldest_wake_seconds,
+  (SELECT count(*) FROM wakes WHERE failed_at IS NOT NULL) AS wakes_failed,
+  (SELECT count(*) FROM executions WHERE status = 'open') AS runs_open,
+  (SELECT count(*) FROM executions WHERE status = 'stuck') AS runs_stuck,
+  (SELECT count(*) FROM reminders WHERE due_at IS NOT NULL) AS reminders_open,
+  (SELECT count(*) FROM executions WHERE status = 'open' AND due_at < late.at)
+    + (SELECT count(*) FROM reminders WHERE due_at < late.at) AS overdue
+FROM (SELECT business_now() - make_interval(secs => 60 * scale) AS at FROM clock) late
+""")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Counts of rows, ages in real seconds; `overdue` counts open rows that are 60 s late."""
+
+    events_waiting: int
+    oldest_event_seconds: float
+    events_failed: int
+    wakes_waiting: int
+    oldest_wake_seconds: float
+    wakes_failed: int
+    runs_open: int
+    runs_stuck: int
+    reminders_open: int
+    overdue: int
+
+
+async def standing(connection: AsyncConnection) -> Standing:
+    """Read by the relay's role."""
+    row = (await connection.execute(_STANDING)).one()
+    return Standing(**row._mapping)  # noqa: SLF001  (the library's public mapping)
+
+
+async def schema_revision(connection: AsyncConnection) -> str | None:
+    """The migration the database is at; None for one that was never migrated to the end."""
+    found: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+async def open_rows(connection: AsyncConnection) -> dict[UUID, dict[Target, list[UUID]]]:
+    """Every row that something may still become of, by organization."""
+    found: dict[UUID, dict[Target, list[UUID]]] = {}
+    for kind, table in ((Target.RUN, executions), (Target.REMINDER, reminders)):
+        statement = select(table.c.org_id, table.c.id).where(table.c.due_at.is_not(None))
+        for row in await connection.execute(statement):
+            found.setdefault(row.org_id, {}).setdefault(kind, []).append(row.id)
+    return found
+
+
+async def failed_rows(connection: AsyncConnection) -> dict[UUID, int]:
+    """How many events and wakes each organization has that were set aside with an error."""
+    found: dict[UUID, int] = {}
+    for table in (outbox, wakes):
+        statement = select(table.c.org_id).where(table.c.failed_at.is_not(None))
+        for org in (await connection.execute(statement)).scalars():
+            found[org] = found.get(org, 0) + 1
+    return found

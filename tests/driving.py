@@ -1,0 +1,225 @@
+"""What the tests of rules share: documents in a line, rows driven to their end, and rows told without their ids."""
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import asyncpg
+
+from activities.advance import Advance
+from domain.documents import RuleDocument
+from store import deals, definitions
+from tests.conftest import Base
+from triggers.relay import Relay
+from workflows.contracts import Answer, Waiter
+
+T = TypeVar("T")
+Json = dict[str, Any]
+
+
+async def until(check: Callable[[], Awaitable[T | None]], what: str, seconds: float = 20) -> T:
+    """The first answer of `check` that is true; fails with `what` after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if answer := await check():
+            return answer
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"{what}: not within {seconds} s")
+
+
+# --- documents
+
+
+def act(step: str, type_: str, **fields: Any) -> Json:
+    return {"kind": "act", "id": step, "action": {"type": type_, **fields}}
+
+
+def task(step: str = "task", title: str = "Call back", **fields: Any) -> Json:
+    return act(step, "create_task", title=title, **fields)
+
+
+def wait(step: str = "wait", amount: int = 3, unit: str = "days") -> Json:
+    return {"kind": "wait", "id": step, "wait": {"for": {"amount": amount, "unit": unit}}}
+
+
+def branch(step: str, condition: Json, then: Sequence[Json] = (), otherwise: Sequence[Json] = ()) -> Json:
+    return {"kind": "branch", "id": step, "if": condition, "then": [*then], "else": [*otherwise]}
+
+
+def leave(step: str = "leave") -> Json:
+    return {"kind": "exit", "id": step}
+
+
+def is_(field: str, op: str, value: Any = None) -> Json:
+    return {"field": field, "op": op} if value is None else {"field": field, "op": op, "value": value}
+
+
+def on_stage(*steps: Json, to: Sequence[str] = ("proposal",), conditions: Json | None = None) -> RuleDocument:
+    """A rule for deals that enter a stage."""
+    trigger = {"on": "deal.stage_changed", "to": [*to]}
+    return RuleDocument.model_validate({"trigger": trigger, "conditions": conditions, "steps": steps})
+
+
+def on_contact(*steps: Json, conditions: Json | None = None) -> RuleDocument:
+    trigger = {"on": "contact.created"}
+    return RuleDocument.model_validate({"trigger": trigger, "conditions": conditions, "steps": steps})
+
+
+# --- moving
+
+
+async def switch_on(base: Base, document: RuleDocument, name: str = "Rule") -> UUID:
+    """An active rule; its id."""
+    async with base.transaction() as tx:
+        rule = await definitions.create_rule(tx, name, document)
+        await definitions.activate(tx, rule.id, None, expected=None)
+    return rule.id
+
+
+async def make_deal(base: Base, title: str = "Big one", **values: Any) -> UUID:
+    async with base.transaction() as tx:
+        return (await deals.create(tx, {"title": title, "owner_id": base.rep, **values})).id
+
+
+async def move(base: Base, deal: UUID, stage: str = "proposal") -> None:
+    async with base.transaction() as tx:
+        await deals.move_stage(tx, deal, stage)
+
+
+def relay_of(base: Base, *, first_attempt: bool = True) -> Relay:
+    return Relay(base.crossing, base.app, first_attempt=first_attempt)
+
+
+async def match_all(base: Base, *, first_attempt: bool = True) -> None:
+    """Relays until a pass finds nothing and no event is left that one could take."""
+    relay = relay_of(base, first_attempt=first_attempt)
+    left = "SELECT count(*) FROM outbox WHERE failed_at IS NULL"
+    for _ in range(100):
+        if await relay.once() == 0 and await base.value(left) == 0:
+            return
+    raise AssertionError("events are left after 100 passes")
+
+
+async def advance(base: Base, id_: UUID, kind: str = "run") -> Answer:
+    waiter = Waiter.model_validate({"org": base.org, "kind": kind, "id": id_})
+    return await Advance(base.app).advance(waiter)
+
+
+async def start_run(base: Base, document: RuleDocument, name: str = "Rule", **values: Any) -> UUID:
+    """A deal moved to proposal under a new rule, matched and left to its workflow; the run's id."""
+    await switch_on(base, document, name)
+    await move(base, await make_deal(base, **values))
+    await match_all(base, first_attempt=False)
+    return await base.value("SELECT id FROM executions ORDER BY started_at DESC, id DESC LIMIT 1")
+
+
+OPEN = """
+  SELECT 'run' AS kind, id, due_at FROM executions WHERE status = 'open'
+  UNION ALL SELECT 'reminder', id, due_at FROM reminders WHERE due_at IS NOT NULL ORDER BY due_at, id"""
+
+
+async def drive(base: Base, *, first_attempt: bool = True) -> None:
+    """Everything to its end, without Temporal: relays, calls `advance` on what is due, moves the clock."""
+    for _ in range(500):
+        await match_all(base, first_attempt=first_attempt)
+        waiting = await base.rows(OPEN)
+        if not waiting:
+            return
+        now = await base.value("SELECT business_now()")
+        due = [row for row in waiting if row["due_at"] <= now]
+        for row in due:
+            await advance(base, row["id"], row["kind"])
+        if not due:
+            await base.pass_time(waiting[0]["due_at"] - now)
+    raise AssertionError("rows are open after 500 rounds")
+
+
+async def next_monday(base: Base) -> datetime:
+    """Moves the clock to a Monday 9:00 of the organization, so that two runs see the same days."""
+    now: datetime = await base.value("SELECT business_now()")
+    local = now.astimezone(ZoneInfo("Europe/Berlin"))
+    monday = (local + timedelta(days=7 - local.weekday())).replace(hour=9, minute=0, second=0, microsecond=0)
+    return await base.pass_time(monday - now)
+
+
+async def as_admin(base: Base, statement: str, *values: Any) -> list[Any]:
+    """As the superuser, whom row-level security does not bind."""
+    connection = await asyncpg.connect(base.admin_url)
+    try:
+        return list(await connection.fetch(statement, *values))
+    finally:
+        await connection.close()
+
+
+# --- telling rows without ids and instants
+
+_SIGHT = {
+    "runs": """
+      SELECT d.name AS rule, coalesce(deals.title, contacts.email) AS about, v.number AS version, x.status, x.step,
+        x.exit_reason, x.exit_note, x.steps_taken, x.saw, x.stuck_reason, x.stuck_detail, x.stuck_owner_id,
+        cardinality(x.chain) AS depth, x.due_at, x.waits, e.type AS event, e.number AS event_number, e.at AS zero
+      FROM executions x JOIN definitions d ON d.id = x.definition_id JOIN versions v ON v.id = x.version_id
+      JOIN events e ON e.id = x.event_id LEFT JOIN deals ON deals.id = x.deal_id
+      LEFT JOIN contacts ON contacts.id = x.contact_id""",
+    "effects": """
+      SELECT d.name AS rule, s.step, s.visit, s.number, s.action, s.outcome, s.saw, s.made_kind, e.at AS zero,
+        e.type AS event, e.number AS event_number, coalesce(deals.title, contacts.email) AS about
+      FROM effects s JOIN executions x ON x.id = s.execution_id JOIN definitions d ON d.id = x.definition_id
+      JOIN events e ON e.id = x.event_id LEFT JOIN deals ON deals.id = x.deal_id
+      LEFT JOIN contacts ON contacts.id = x.contact_id""",
+    "refusals": """
+      SELECT d.name AS rule, r.reason, r.saw, e.type AS event, e.number AS event_number, e.subject_kind, e.at AS zero
+      FROM refusals r JOIN definitions d ON d.id = r.definition_id JOIN events e ON e.id = r.event_id""",
+    "tasks": """
+      SELECT t.subject, t.body, t.priority, t.assignee_id, t.due_at, deals.title AS about, e.at AS zero
+      FROM activities t LEFT JOIN executions x ON x.id = t.execution_id LEFT JOIN events e ON e.id = x.event_id
+      LEFT JOIN deals ON deals.id = t.deal_id""",
+    "reminders": """
+      SELECT r.title, r.owner_id, r.status, r.due_at, r.escalate_after, r.snoozes, deals.title AS about, e.at AS zero
+      FROM reminders r LEFT JOIN executions x ON x.id = r.execution_id LEFT JOIN events e ON e.id = x.event_id
+      LEFT JOIN deals ON deals.id = r.deal_id""",
+    "notifications": """
+      SELECT n.title, n.reason, n.user_id, n.occurrence, deals.title AS about FROM notifications n
+      LEFT JOIN deals ON deals.id = n.deal_id""",
+    "deals": "SELECT title, stage, value_cents, currency, probability, outcome, revision FROM deals",
+    "contacts": "SELECT email, first_name, title, lead_status, revision FROM contacts",
+    "events": """
+      SELECT events.type, number, before, after, actor_kind, cardinality(chain) AS depth,
+        coalesce(deals.title, contacts.email, activities.subject) AS about
+      FROM events LEFT JOIN deals ON deals.id = subject_id LEFT JOIN contacts ON contacts.id = subject_id
+      LEFT JOIN activities ON activities.id = subject_id""",
+    "set_aside": "SELECT attempts, error IS NULL AS fine FROM outbox",
+}
+_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+async def sight(base: Base) -> dict[str, list[str]]:
+    """Every row that rules wrote in an organization, with names for ids and offsets from the event for instants."""
+    names = {str(base.admin): "admin", str(base.manager): "manager", str(base.rep): "rep"}
+    found = {}
+    for name, query in _SIGHT.items():
+        rows = [dict(row) for row in await base.rows(query)]
+        found[name] = sorted(str(_told(row, row.pop("zero", None), names)) for row in rows)
+    return found
+
+
+def _told(value: Any, zero: datetime | None, names: Mapping[str, str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _told(one, zero, names) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_told(one, zero, names) for one in value]
+    if isinstance(value, UUID):
+        value = str(value)
+    if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\dT", value):
+        value = datetime.fromisoformat(value)
+    if isinstance(value, datetime):
+        seconds = (value - zero).total_seconds() if zero else 0
+        return "at once" if abs(seconds) < 60 else f"{round(seconds, -1):.0f} s after"
+    if isinstance(value, str):
+        return _ID.sub(lambda found: names.get(found[0], "an id"), value)
+    return value

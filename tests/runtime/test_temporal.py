@@ -1,0 +1,95 @@
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowExecutionStatus
+
+from runtime import temporal
+from runtime.children import free_ports
+from runtime.obtain import Found, Kind
+from runtime.temporal import TemporalError, TemporalServer, connect
+from tests.runtime.waiting import crash, gone, run_script, said, until
+
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture
+def here(server: TemporalServer, monkeypatch: pytest.MonkeyPatch) -> TemporalServer:
+    """The module's server, with the environment pointing at it."""
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+async def test_a_workflow_survives_the_servers_death_and_clients_find_it_on_the_same_port(
+    here: TemporalServer,
+) -> None:
+    client = await connect()
+    handle = await client.start_workflow("Sleeper", id="survivor", task_queue="nobody")
+    address = here.address
+    await here.kill()
+    assert not here.running
+    await here.start()
+    assert here.address == address
+    assert (await handle.describe()).status == WorkflowExecutionStatus.RUNNING
+    await handle.terminate()
+
+
+async def test_every_dynamic_setting_is_one_the_server_knows(here: TemporalServer) -> None:
+    log = (here._folder / "temporal.log").read_text()
+    assert "unregistered key" not in log
+    assert "dynamic config" not in log
+
+
+async def test_a_second_supervisor_is_refused_with_a_sentence(here: TemporalServer) -> None:
+    with pytest.raises(TemporalError, match=rf"is in use by process {os.getpid()}\. Stop that process"):
+        await TemporalServer(here._found, here._folder).start()
+    assert here.running
+
+
+async def test_a_port_lost_to_another_program_is_replaced(
+    temporal_program: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as quicker:
+        taken: int = quicker.getsockname()[1]
+        lost = [taken]
+
+        def unlucky(count: int) -> list[int]:
+            ports = free_ports(count)
+            return [lost.pop(), *ports[1:]] if lost else ports
+
+        monkeypatch.setattr(temporal, "free_ports", unlucky)
+        server = TemporalServer(temporal_program, tmp_path)
+        await server.start()
+        assert not lost
+        assert server.address != f"127.0.0.1:{taken}"
+        await server.stop()
+
+
+async def test_a_program_that_is_no_server_is_reported_in_its_own_words(tmp_path: Path) -> None:
+    program = tmp_path / "broken"
+    program.write_text("#!/bin/sh\necho 'cannot open the store'\nexit 3\n")
+    program.chmod(0o755)
+    with pytest.raises(TemporalError, match="cannot open the store"):
+        await TemporalServer(Found(Kind.SERVER, str(program)), tmp_path / "data").start()
+
+
+async def test_it_dies_with_its_killed_supervisor_and_starts_again_from_the_folder(tmp_path: Path) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "TEMPORAL_ADDRESS"}
+    supervisor = run_script(SUPERVISOR, "temporal", str(tmp_path / "data"), env=env)
+    pid, _ = said(supervisor).split()
+    crash(supervisor)
+    await until(lambda: gone(int(pid)), "the server's end", 5)
+    supervisor = run_script(SUPERVISOR, "temporal", str(tmp_path / "data"), env=env)
+    assert said(supervisor)
+    crash(supervisor)
+
+
+async def test_a_server_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    (port,) = free_ports(1)
+    monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{port}")
+    with pytest.raises(TemporalError, match=f"^Temporal does not answer at 127.0.0.1:{port}: "):
+        await connect(patience=0.3)

@@ -1,0 +1,158 @@
+"""Dispatch: wakes become pokes, each target once, and Temporal being away loses none."""
+
+import asyncio
+import secrets
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.service import RPCError, RPCStatusCode
+
+from domain.keys import workflow_id
+from domain.words import Target
+from store import executions, queues, reminders
+from tests.driving import advance, on_stage, start_run, task, until, wait
+from triggers.dispatch import Dispatch, TemporalAway
+from triggers.sweep import Sweep
+
+
+def dispatch_of(base, temporal, queue=None):
+    async def connect():
+        return temporal
+
+    return Dispatch(base.crossing, base.app, connect, queue or f"nobody-{secrets.token_hex(4)}")
+
+
+async def signals(temporal, kind, row):
+    """How many pokes a row's workflow has had."""
+    handle = temporal.get_workflow_handle(workflow_id(kind, row))
+    history = await handle.fetch_history()
+    return sum(event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED for event in history.events)
+
+
+async def test_each_target_is_poked_once_however_many_wakes_it_has(base, temporal):
+    run = await start_run(base, on_stage(wait()))
+    async with base.transaction() as tx:
+        reminder = await reminders.create(tx, {"owner_id": base.rep, "title": "Ring", "due_at": tx.now})
+        await queues.wake(tx, Target.RUN, [run] * 4)
+    assert await dispatch_of(base, temporal).once() == 2
+    assert await signals(temporal, "run", run) == 1
+    assert await signals(temporal, "reminder", reminder.id) == 1
+    assert await base.value("SELECT count(*) FROM wakes") == 0
+    assert await dispatch_of(base, temporal).once() == 0
+
+
+async def test_a_workflow_is_told_ids_and_nothing_else(base, temporal):
+    run = await start_run(base, on_stage(wait()))
+    await dispatch_of(base, temporal).once()
+    history = await temporal.get_workflow_handle(workflow_id("run", run)).fetch_history()
+    (payload,) = history.events[0].workflow_execution_started_event_attributes.input.payloads
+    assert payload.data.decode() == f'{{"org":"{base.org}","kind":"run","id":"{run}"}}'
+
+
+async def test_a_row_that_is_closed_is_not_poked_and_its_wakes_go(base, temporal):
+    run = await start_run(base, on_stage(wait()))
+    async with base.transaction() as tx:
+        await executions.stop(tx, run, None)
+    async with base.transaction() as tx:
+        await queues.wake(tx, Target.RUN, [uuid4()])
+    await dispatch_of(base, temporal).once()
+    with pytest.raises(RPCError) as refused:
+        await signals(temporal, "run", run)
+    assert refused.value.status is RPCStatusCode.NOT_FOUND
+    assert await base.value("SELECT count(*) FROM wakes") == 0
+
+
+async def test_while_temporal_is_down_every_wake_is_kept_and_given_when_it_is_back(base, temporal, temporal_server):
+    runs = [await start_run(base, on_stage(wait()), f"Rule {number}") for number in range(3)]
+    dispatch = dispatch_of(base, temporal)
+    await temporal_server.kill()
+    try:
+        with pytest.raises(TemporalAway):
+            await asyncio.wait_for(dispatch.once(), 30)
+        assert await base.value("SELECT count(DISTINCT target_id) FROM wakes WHERE failed_at IS NULL") == 3
+    finally:
+        await temporal_server.start()
+
+    async def taken():
+        try:
+            await dispatch.once()
+        except TemporalAway:
+            return False
+        return await base.value("SELECT count(*) = 0 FROM wakes")
+
+    await until(taken, "the wakes to be given", 30)
+    assert [await signals(temporal, "run", run) for run in runs] == [1, 1, 1]
+
+
+async def test_before_temporal_ever_answered_every_wake_is_kept(base):
+    await start_run(base, on_stage(wait()))
+
+    async def refuse():
+        raise TemporalAway("not there")
+
+    with pytest.raises(TemporalAway):
+        await Dispatch(base.crossing, base.app, refuse, "queue").once()
+    assert await base.value("SELECT count(*) FROM wakes WHERE failed_at IS NULL") == 1
+
+
+async def test_while_temporal_is_away_what_is_closed_costs_nothing(base):
+    run = await start_run(base, on_stage(task()))
+    await advance(base, run)
+
+    async def refuse():
+        raise TemporalAway("not there")
+
+    assert await Dispatch(base.crossing, base.app, refuse, "queue").once() == 1
+    assert await base.value("SELECT count(*) FROM wakes") == 0
+
+
+async def test_what_temporal_will_never_take_is_set_aside_with_its_error_and_the_sweep_comes_for_the_row(base, temporal):
+    run = await start_run(base, on_stage(wait("wait", 1), task()))
+    assert await dispatch_of(base, temporal, "q" * 2000).once() == 1
+    (wake,) = await base.rows("SELECT error, failed_at FROM wakes")
+    assert wake["error"] == "INVALID_ARGUMENT"
+    assert wake["failed_at"] is not None
+    assert await base.value("SELECT status FROM executions") == "open"
+    assert await dispatch_of(base, temporal).once() == 0
+    await base.pass_time(timedelta(minutes=2))
+    assert await Sweep(base.crossing, base.app).once() == 1
+    assert await dispatch_of(base, temporal).once() == 1
+    assert await signals(temporal, "run", run) == 1
+
+
+async def test_one_refused_wake_does_not_hold_up_the_others(base, temporal):
+    good = await start_run(base, on_stage(wait()))
+    other = await base.another()
+    await start_run(other, on_stage(wait()))
+    dispatch = dispatch_of(base, temporal)
+    poke = dispatch._poke
+
+    async def poke_but_refuse_one(client, wake):
+        if wake.target != good:
+            return RPCStatusCode.INVALID_ARGUMENT.name
+        return await poke(client, wake)
+
+    dispatch._poke = poke_but_refuse_one
+    assert await dispatch.once() == 2
+    assert await signals(temporal, "run", good) == 1
+    assert await base.value("SELECT count(*) FROM wakes") == 0
+    assert await other.value("SELECT error FROM wakes") == "INVALID_ARGUMENT"
+
+
+async def test_wakes_that_come_while_a_batch_is_poked_are_not_lost(base, temporal):
+    run = await start_run(base, on_stage(wait()))
+    dispatch = dispatch_of(base, temporal)
+    poke = dispatch._poke
+
+    async def poke_and_wake_again(client, wake):
+        async with base.transaction() as tx:
+            await queues.wake(tx, Target.RUN, [run])
+        return await poke(client, wake)
+
+    dispatch._poke = poke_and_wake_again
+    await dispatch.once()
+    assert await base.value("SELECT count(*) FROM wakes") == 1
+    await dispatch_of(base, temporal).once()
+    assert await signals(temporal, "run", run) == 2
