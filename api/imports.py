@@ -144,7 +144,7 @@ async def import_deals(asked: Annotated[DealOptions, Query()], once: Importing) 
 
     async def take(tx: Transaction) -> Answer:
         tx = tx if asked.fire_automations else tx.unheard()
-        return Answer(await _take_deals(_Work(tx, sheet, once.call.caller.user)))
+        return Answer(await _take_deals(_Work(tx, sheet, once.call.caller.user), asked.currency))
 
     return await once(take, lock_seconds=_PATIENCE)
 
@@ -187,7 +187,7 @@ async def _strangers(
     return left
 
 
-async def _take_deals(work: _Work[DealRow]) -> ImportReport:
+async def _take_deals(work: _Work[DealRow], currency: str) -> ImportReport:
     tx = work.tx
     board = _Board(await deals.pipelines(tx), await deals.pipeline_stages(tx))
     people = _People(
@@ -197,7 +197,7 @@ async def _take_deals(work: _Work[DealRow]) -> ImportReport:
     drafts = []
     for row in work.sheet.rows:
         placed, contact = board.place(work, row), people.find(work, row)
-        if placed and contact and (draft := work.checked(row, _DealDraft, {**_deal(row), **placed, **contact})):
+        if placed and contact and (draft := work.checked(row, _DealDraft, {**_deal(row, currency), **placed, **contact})):
             drafts.append((row, draft))
     drafts = await _new_deals(work, drafts)
     owners = await identity.users_by_name(tx)
@@ -295,12 +295,12 @@ def _contact(row: ContactRow) -> dict[str, Any]:
     }
 
 
-def _deal(row: DealRow) -> dict[str, Any]:
+def _deal(row: DealRow, currency: str) -> dict[str, Any]:
     return {
         "title": row.name,
         "external_id": row.external_id,
         "value_cents": row.amount_minor or 0,
-        "currency": row.currency,
+        "currency": row.currency or currency,
         "expected_close_date": row.close_date,
         "company_name": row.company_name,
     }

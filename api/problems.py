@@ -203,8 +203,8 @@ def _found(error: Mapping[str, Any], body: object) -> dict[str, str]:
 
 
 def fault(where: str, path: Sequence[str], code: str, message: str) -> dict[str, str]:
-    """One entry of `errors`; a name that a client made up is told as far as it is text."""
-    plain = (part.replace("\0", "?").encode(errors="replace").decode() for part in path)
+    """One entry of `errors`. Some are kept as JSON in PostgreSQL, so a name a client made up loses its NULs."""
+    plain = (part.replace("\0", "?") for part in path)
     pointer = "".join(f"/{part.replace('~', '~0').replace('/', '~1')}" for part in plain)
     return {"in": where, "pointer": pointer, "code": code, "message": message}
 

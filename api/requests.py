@@ -35,6 +35,8 @@ class Requests:
         scope["state"] = {**scope.get("state", {}), "request_id": id_}
         with structlog.contextvars.bound_contextvars(request_id=id_):
             await _Exchange(scope, receive, send, id_).run(self._app)
+            # Bound by whoever found out who calls.
+            structlog.contextvars.unbind_contextvars("org", "caller")
 
 
 class _Exchange:

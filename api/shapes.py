@@ -66,10 +66,6 @@ def storable(text: str) -> str:
     """Refuses what PostgreSQL cannot keep in a text."""
     if "\0" in text:
         raise PydanticCustomError("unstorable_text", "Text holds no NUL characters.")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise PydanticCustomError("unstorable_text", "Text holds no halves of characters.") from None
     return text
 
 
@@ -99,16 +95,16 @@ def _address(text: str) -> str:
         raise PydanticCustomError("bad_email", "{why}", {"why": str(error)}) from None
 
 
-_Text = Annotated[str, AfterValidator(storable)]
-Line = Annotated[_Text, Field(min_length=1, max_length=255)]
-Words = Annotated[_Text, Field(max_length=255)]
-Name = Annotated[_Text, Field(min_length=1, max_length=100)]
-Title = Annotated[_Text, Field(min_length=1, max_length=200)]
-Phone = Annotated[_Text, Field(max_length=50)]
-Note = Annotated[_Text, Field(max_length=500)]
-Body = Annotated[_Text, Field(max_length=20_000)]
+_Storable = AfterValidator(storable)
+Line = Annotated[str, Field(min_length=1, max_length=255), _Storable]
+Words = Annotated[str, Field(max_length=255), _Storable]
+Name = Annotated[str, Field(min_length=1, max_length=100), _Storable]
+Title = Annotated[str, Field(min_length=1, max_length=200), _Storable]
+Phone = Annotated[str, Field(max_length=50), _Storable]
+Note = Annotated[str, Field(max_length=500), _Storable]
+Body = Annotated[str, Field(max_length=20_000), _Storable]
 Tags = Annotated[list[Name], Field(max_length=100)]
-Email = Annotated[str, AfterValidator(_address), Field(max_length=320, json_schema_extra={"format": "email"})]
+Email = Annotated[str, Field(max_length=320, json_schema_extra={"format": "email"}), AfterValidator(_address)]
 Cents = Annotated[StrictInt, Field(ge=0, le=GREATEST_CENTS, description="Money in the currency's smallest unit.")]
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217, such as USD.")]
 Percent = Annotated[StrictInt, Field(ge=0, le=100)]

@@ -40,7 +40,7 @@ class UserMany(Many):
 
 class NewUser(Given):
     model_config = ConfigDict(
-        json_schema_extra={"examples": [{"email": "rob@example.com", "name": "Rob Reyes", "role": "rep"}]}
+        json_schema_extra={"examples": [{"email": "grace@example.com", "name": "Grace Reyes", "role": "rep"}]}
     )
 
     email: Email

@@ -86,7 +86,7 @@ async def receive_webhook(source: str, request: Request) -> JSONResponse:
         if answer is None:
             answer = await _carry_out(tx, body, request.state.request_id)
             await inbox.settle(tx, sender.id, message, answer)
-    log.info("webhook_received", source=source, status=answer.status, replayed=answer.replayed)
+    log.info("webhook_received", source=source, status=int(answer.status), replayed=answer.replayed)
     headers = {"Idempotent-Replay": "true"} if answer.replayed else None
     media_type = MEDIA_TYPE if answer.status >= HTTPStatus.BAD_REQUEST else None
     return JSONResponse(answer.body, answer.status, headers, media_type)
@@ -121,7 +121,7 @@ async def _carry_out(tx: Transaction, body: bytes, request_id: str) -> Answer:
     try:
         envelope = Envelope.model_validate_json(body)
     except ValidationError as error:
-        return _refused(Problem.of_body(_within((), error), None), request_id)
+        return _refused(Problem.of_body(_within((), error), {}), request_id)
     if envelope.type != "contact.upsert":
         return _received(Received(received=False, reason="type_not_handled"))
     try:

@@ -30,4 +30,3 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
         if home.is_absolute() and nearest.is_dir() and os.access(nearest, os.W_OK):
             return cache
     return CHECKOUT / ".drumbeat" / "cache"
-

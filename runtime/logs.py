@@ -31,7 +31,13 @@ def configure(level: str, log_format: str, *, service: str) -> None:
         structlog.stdlib.ExtraAdder(),
     ]
     last: list[Processor] = (
-        [_redact, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [
+            _redact,
+            # The library's own way shows local variables, which hold what people wrote.
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
+        ]
         if as_text
         else [structlog.processors.format_exc_info, _redact, structlog.processors.JSONRenderer()]
     )

@@ -3,8 +3,10 @@
 import asyncio
 import json
 import os
+import sqlite3
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from signal import SIGKILL
@@ -139,6 +141,7 @@ class TemporalServer:
             if keep_port and self._port is not None:
                 ports[0] = self._port
             self._port = ports[0]
+            self._forget_peers()
             child = self._child = self._spawn(ports)
             while child.running and time.monotonic() < deadline:
                 # Another server may have taken the port first and would answer just as well: ask who listens.
@@ -149,6 +152,20 @@ class TemporalServer:
             if time.monotonic() > deadline or "address already in use" not in child.output():
                 message = f"The Temporal server did not start in {self._folder}:\n{child.last_words()}"
                 raise TemporalError(message)
+
+    def _forget_peers(self) -> None:
+        """Take what the last run of this server left in the list of the cluster's living members.
+
+        A server that finds itself there, at addresses that are dead, tries to join them for up to a minute,
+        and hands no task to any worker meanwhile.
+        """
+        store = self._folder / "temporal.db"
+        if not store.exists():
+            return
+        with closing(sqlite3.connect(store)) as connection, connection:
+            # A server that was killed while it made its store has no such table yet.
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'cluster_membership'").fetchone():
+                connection.execute("DELETE FROM cluster_membership")
 
     def _spawn(self, ports: list[int]) -> Child:
         if self._found.kind is Kind.CLI:

@@ -51,7 +51,9 @@ async def standing(connection: AsyncConnection) -> Standing:
 
 
 async def schema_revision(connection: AsyncConnection) -> str | None:
-    """The migration the database is at; None for one that was never migrated to the end."""
+    """The migration the database is at; None where there was none yet."""
+    if await connection.scalar(text("SELECT to_regclass('public.alembic_version')")) is None:
+        return None
     found: str | None = await connection.scalar(text("SELECT version_num FROM alembic_version"))
     return found
 

@@ -6,18 +6,25 @@ from uuid import UUID
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
+from sqlalchemy.exc import IntegrityError
 
 from store.errors import NotFound
-from store.events import Record
+from store.events import Record, reference_error
 from store.pages import Page, Span, page
 from store.tables import notifications
 from store.transaction import Transaction
 
 
 async def notify(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> None:
-    """Tells `user_id` a `title` for a `reason`; the `id` is the effect's key, so twice is once."""
+    """Tells `user_id` a `title` for a `reason`; the `id` is the effect's key, so twice is once.
+
+    Raises `UnknownReference` for an unknown user.
+    """
     row = {"execution_id": tx.origin.execution, **values, "org_id": tx.org, "id": id, "created_at": tx.now}
-    await tx.execute(insert_or(notifications).values(row).on_conflict_do_nothing())
+    try:
+        await tx.execute(insert_or(notifications).values(row).on_conflict_do_nothing())
+    except IntegrityError as error:
+        raise reference_error(error) or error from None
 
 
 async def mark_read(tx: Transaction, id: UUID, user: UUID) -> Record:

@@ -81,6 +81,10 @@ class Base:
             self.rep = rep.id
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="write the histories in tests/workflows/histories anew")
+
+
 @pytest.fixture(scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Postgres]:
     server = Postgres(
@@ -129,6 +133,18 @@ async def _empty(admin_url: str) -> None:
         await connection.execute(f"SET session_replication_role = replica; {deletes}; UPDATE clock SET shift = '0'")
     finally:
         await connection.close()
+
+
+@pytest.fixture
+async def time_lapse(empty_database: tuple[str, str, str]) -> AsyncIterator[Base]:
+    """A database in which a day passes in four seconds: for real timers. No test may move its clock."""
+    admin, app, relay = empty_database
+    await migrate(admin, app, relay, scale=21_600)
+    found = Base(Database.connect(app), Database.connect(relay), app, relay, admin)
+    await found.people()
+    yield found
+    await found.app.close()
+    await found.crossing.close()
 
 
 @pytest.fixture

@@ -47,7 +47,8 @@ async def run(*, seed: int, keep: bool) -> bool:
         report.show(console, figures, verdicts)
         well = all(verdict.holds for verdict in verdicts)
         answer = {"seed": seed, "well": well, "figures": figures, "invariants": [asdict(v) for v in verdicts]}
-        sys.stdout.write(json.dumps(answer, indent=2, default=str) + "\n")
+        if not sys.stdout.isatty():  # a person has read the tables
+            sys.stdout.write(json.dumps(answer, indent=2, default=str) + "\n")
         revive.cancel()
         if keep:
             console.print(
@@ -191,10 +192,13 @@ async def _watch(bars: Progress, connection: asyncpg.Pool, told: Told, deals: in
     moved = bars.add_task("moved", total=deals)
     done = bars.add_task("followed up", total=None)
     said = time.monotonic()
-    while not over.is_set():
+    while True:
+        last = over.is_set()
         counts = await judge.counts(connection)
         bars.update(moved, completed=len(told.moved))
         bars.update(done, completed=counts["ended"], total=counts["matched"])
+        if last:
+            return
         if not bars.console.is_terminal and time.monotonic() - said >= _SAY_EVERY:
             said = time.monotonic()
             bars.console.print(

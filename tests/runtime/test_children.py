@@ -23,12 +23,16 @@ signal.pause()
 
 
 @pytest.mark.asyncio
-async def test_a_child_dies_with_its_parent_however_that_dies(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moment", ["while it starts", "when it runs"])
+async def test_a_child_dies_with_its_parent_however_that_dies(tmp_path: Path, moment: str) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", PARENT, str(tmp_path / "log")], cwd=CHECKOUT, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
+        command = Path(f"/proc/{child}/cmdline")
+        if moment == "when it runs":
+            await until(lambda: command.read_bytes().startswith(b"sleep"), "the command in place of the leash")
         assert not gone(child)
         parent.kill()
     await until(lambda: gone(child), "the child's end", 5)
@@ -68,7 +72,7 @@ async def test_its_last_words_are_its_own_and_not_those_of_an_earlier_one(tmp_pa
 
 @pytest.mark.asyncio
 async def test_one_that_will_not_end_is_ended_by_force(tmp_path: Path) -> None:
-    child = spawn(["sh", "-c", "trap '' TERM; echo deaf; sleep 600"], log=tmp_path / "log", env=dict(os.environ))
+    child = spawn(["sh", "-c", "trap '' TERM; echo deaf; exec sleep 600"], log=tmp_path / "log", env=dict(os.environ))
     await until(child.output, "its first word")
     assert await child.end(signal.SIGTERM, 0.1) == -signal.SIGKILL
 

@@ -1,8 +1,11 @@
 import os
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import WorkflowExecutionStatus
 
 from runtime import temporal
@@ -36,6 +39,15 @@ async def test_a_workflow_survives_the_servers_death_and_clients_find_it_on_the_
     assert here.address == address
     assert (await handle.describe()).status == WorkflowExecutionStatus.RUNNING
     await handle.terminate()
+
+
+async def test_a_server_that_was_killed_hands_out_tasks_soon_after_its_return(here: TemporalServer) -> None:
+    client = await connect()
+    await here.kill()
+    await here.start()
+    asking = DescribeTaskQueueRequest(namespace=client.namespace, task_queue=TaskQueue(name="nobody"))
+    # It took 45 to 60 seconds while the server looked for the peers of its last run.
+    await client.workflow_service.describe_task_queue(asking, retry=True, timeout=timedelta(seconds=15))
 
 
 async def test_every_dynamic_setting_is_one_the_server_knows(here: TemporalServer) -> None:

@@ -65,13 +65,13 @@ async def test_a_row_that_is_closed_is_not_poked_and_its_wakes_go(base, temporal
 
 
 async def test_while_temporal_is_down_every_wake_is_kept_and_given_when_it_is_back(base, temporal, temporal_server):
-    runs = [await start_run(base, on_stage(wait()), f"Rule {number}") for number in range(3)]
+    run = await start_run(base, on_stage(wait()))
     dispatch = dispatch_of(base, temporal)
     await temporal_server.kill()
     try:
         with pytest.raises(TemporalAway):
             await asyncio.wait_for(dispatch.once(), 30)
-        assert await base.value("SELECT count(DISTINCT target_id) FROM wakes WHERE failed_at IS NULL") == 3
+        assert await base.value("SELECT target_id FROM wakes WHERE failed_at IS NULL") == run
     finally:
         await temporal_server.start()
 
@@ -83,7 +83,7 @@ async def test_while_temporal_is_down_every_wake_is_kept_and_given_when_it_is_ba
         return await base.value("SELECT count(*) = 0 FROM wakes")
 
     await until(taken, "the wakes to be given", 30)
-    assert [await signals(temporal, "run", run) for run in runs] == [1, 1, 1]
+    assert await signals(temporal, "run", run) == 1
 
 
 async def test_before_temporal_ever_answered_every_wake_is_kept(base):

@@ -1,0 +1,257 @@
+"""Recorded histories are replayed by the Walk of today; `--record` writes them anew from real runs.
+
+A history stays for as long as a run that made one like it may be open. One that fails here means that the change
+would break runs under way: guard it with `workflow.patched`, and record what the new way makes besides.
+"""
+
+import asyncio
+import base64
+import gzip
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from temporalio import workflow
+from temporalio.client import WorkflowHistory
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
+
+from domain.words import Role, Target
+from store import contacts, identity
+from store.executions import retry
+from tests.driving import act, on_stage, task, until, wait
+from workflows.contracts import ADVANCE, POKE, Answer, Waiter
+from workflows.walk import Walk
+
+FOLDER = Path(__file__).with_name("histories")
+LONG = 100_000
+"""Characters beyond which a history is kept compressed."""
+PERSONAL = ("Rob Roy", "rob.roy@example.com", "Mona Lisa", "mona.lisa@example.com", "Jane Doe", "jane.doe@example.com",
+            "Secret deal", "Call Jane", "Ring Rob", "Acme")  # fmt: skip
+LATER = on_stage(wait("pause"), task(title="Call Jane"))
+
+
+async def people(working):
+    """Gives the scenario's people and records names that would be recognised."""
+    base = working.base
+    async with base.transaction() as tx:
+        base.manager = (await identity.create_user(tx, "mona.lisa@example.com", "Mona Lisa", Role.MANAGER)).id
+        base.rep = (await identity.create_user(tx, "rob.roy@example.com", "Rob Roy", Role.REP, base.manager)).id
+        contact = await contacts.create(tx, {"email": "jane.doe@example.com", "first_name": "Jane Doe"})
+    return {"title": "Secret deal", "contact_id": contact.id, "owner_id": base.rep}
+
+
+async def in_its_first_wait(working, hurrying):
+    run = await working.run(LATER, **await people(working))
+    await working.waits(run, "pause")
+    return await working.handle(run).fetch_history()
+
+
+async def through_two_waits(working, hurrying):
+    document = on_stage(wait("a", 2, "hours"), task(title="Call Jane"), wait("b", 2, "hours"), task("again"))
+    run = await hurrying.run(document, **await people(hurrying))
+    await hurrying.ends(run)
+    return await hurrying.handle(run).fetch_history()
+
+
+async def poked_while_waiting(working, hurrying):
+    run = await working.run(LATER, **await people(working))
+    for _ in range(2):
+        await working.waits(run, "pause")
+        await working.later(timedelta(hours=1))
+    await working.waits(run, "pause")
+    await working.later(timedelta(days=3))
+    await working.ends(run)
+    return await working.handle(run).fetch_history()
+
+
+async def done_at_once(working, hurrying):
+    run = await working.run(on_stage(task(title="Call Jane")), **await people(working))
+    await working.ends(run)
+    return await working.handle(run).fetch_history()
+
+
+async def continued_as_new(working, hurrying):
+    run = await working.run(LATER, **await people(working))
+    await working.waits(run, "pause")
+    handle = working.handle(run)
+    first = (await handle.describe()).run_id
+    gate = asyncio.Semaphore(50)
+
+    async def poke():
+        async with gate:
+            await handle.signal(POKE)
+
+    await asyncio.gather(*(poke() for _ in range(2_100)))
+
+    async def continued():
+        return (await handle.describe()).run_id != first
+
+    await until(continued, "the new run", 30)
+    return await working.client.get_workflow_handle(handle.id, run_id=first).fetch_history()
+
+
+async def a_reminder_fired_and_escalated(working, hurrying):
+    await people(hurrying)
+    reminder = await hurrying.remind(timedelta(hours=2), escalate_after={"amount": 2, "unit": "hours"})
+    await hurrying.ends(reminder, Target.REMINDER)
+    assert await hurrying.base.value("SELECT status FROM reminders") == "escalated"
+    return await hurrying.handle(reminder, Target.REMINDER).fetch_history()
+
+
+async def stuck_and_parked(working, hurrying):
+    document = on_stage(task(title="Call Jane"), act("s", "set_field", field="company.name", value="Acme"))
+    run = await working.run(document, **await people(working))
+    await working.stands(run, status="stuck")
+    await until(lambda: working.asleep(run), "the parked workflow")
+    return await working.handle(run).fetch_history()
+
+
+async def stuck_retried_and_stuck_again(working, hurrying):
+    run = (await working.run(on_stage(act("s", "set_field", field="company.name", value="Acme")), **await people(working)))
+    await working.stands(run, status="stuck")
+    await until(lambda: working.asleep(run), "the parked workflow")
+    async with working.base.transaction() as tx:
+        await retry(tx, run)
+    await working.flow()
+    await working.stands(run, status="stuck")
+    return await working.handle(run).fetch_history()
+
+
+SCENARIOS = (
+    in_its_first_wait, through_two_waits, poked_while_waiting, done_at_once, continued_as_new,
+    a_reminder_fired_and_escalated, stuck_and_parked, stuck_retried_and_stuck_again,
+)  # fmt: skip
+
+
+def replayer(*workflows: type) -> Replayer:
+    restrictions = SandboxRestrictions.default.with_passthrough_modules("workflows", "domain")
+    return Replayer(
+        workflows=workflows,
+        data_converter=pydantic_data_converter,
+        workflow_runner=SandboxedWorkflowRunner(restrictions=restrictions),
+    )
+
+
+async def replay(history: WorkflowHistory, *workflows: type) -> Exception | None:
+    """What the replay failed with; bounded, because a malformed history hangs the replayer."""
+    result = await asyncio.wait_for(replayer(*workflows).replay_workflow(history, raise_on_replay_failure=False), 30)
+    return result.replay_failure
+
+
+def read(path: Path) -> str:
+    return gzip.decompress(path.read_bytes()).decode() if path.suffix == ".gz" else path.read_text()
+
+
+def write(name: str, history: str) -> None:
+    text = json.dumps(json.loads(history), indent=1) + "\n"
+    if len(text) > LONG:
+        (FOLDER / f"{name}.json.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
+    else:
+        (FOLDER / f"{name}.json").write_text(text)
+
+
+def recorded(path: Path) -> WorkflowHistory:
+    return WorkflowHistory.from_json(path.name.partition(".")[0], read(path))
+
+
+def recordings() -> list[Path]:
+    return sorted(FOLDER.glob("*.json*"))
+
+
+def texts(value: object) -> Iterator[str]:
+    """Every text of a JSON value, and what it says where it is base64."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield key
+            yield from texts(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from texts(one)
+    elif isinstance(value, str):
+        yield value
+        try:
+            yield base64.b64decode(value, validate=True).decode(errors="replace")
+        except ValueError:
+            return
+
+
+def personal(history: str) -> set[str]:
+    everything = "\n".join(texts(json.loads(history))).casefold()
+    return {one for one in PERSONAL if one.casefold() in everything}
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+async def test_a_real_run_replays_and_holds_nothing_personal(scenario, working, hurrying, request):
+    history = await scenario(working, hurrying)
+    assert await replay(history, Walk) is None
+    text = history.to_json()
+    assert personal(text) == set()
+    if request.config.getoption("--record"):
+        write(scenario.__name__, text)
+    assert list(FOLDER.glob(f"{scenario.__name__}.json*")), "record it: pytest tests/workflows/test_histories.py --record"
+
+
+@pytest.mark.parametrize("path", recordings(), ids=lambda path: path.name.partition(".")[0])
+async def test_a_recorded_history_replays(path):
+    assert await replay(recorded(path), Walk) is None
+
+
+@pytest.mark.parametrize("path", recordings(), ids=lambda path: path.name.partition(".")[0])
+def test_a_recorded_history_holds_nothing_personal(path):
+    assert personal(read(path)) == set()
+
+
+def test_the_search_for_personal_data_sees_through_payloads():
+    payload = base64.b64encode(b'{"title": "Secret deal", "to": "MONA.LISA@example.com"}').decode()
+    assert personal(json.dumps({"a": [{"data": payload}]})) == {"Secret deal", "mona.lisa@example.com"}
+
+
+@workflow.defn(name="Walk", sandboxed=False)  # its module is this one, which the sandbox would load whole
+class RegularActivity:
+    """A Walk changed without a patch: one regular activity in place of the local one."""
+
+    def __init__(self) -> None:
+        self.pokes = 0
+
+    @workflow.signal(name=POKE)
+    def poke(self) -> None:
+        self.pokes += 1
+
+    @workflow.run
+    async def run(self, waiter: Waiter) -> None:
+        while True:
+            seen = self.pokes
+            answer = await workflow.execute_activity(
+                ADVANCE, waiter, result_type=Answer, start_to_close_timeout=timedelta(seconds=3)
+            )
+            if answer.done:
+                return
+            try:
+                await workflow.wait_condition(lambda: self.pokes > seen, timeout=answer.seconds)
+            except asyncio.TimeoutError:
+                continue
+
+
+@workflow.defn(name="Walk", sandboxed=False)  # its module is this one, which the sandbox would load whole
+class SleepsFirst(RegularActivity):
+    """A Walk changed without a patch: a timer before everything."""
+
+    @workflow.run
+    async def run(self, waiter: Waiter) -> None:
+        await workflow.sleep(1)
+        answer = await workflow.execute_local_activity(
+            ADVANCE, waiter, result_type=Answer, start_to_close_timeout=timedelta(seconds=3)
+        )
+        await workflow.wait_condition(lambda: answer.done)
+
+
+@pytest.mark.parametrize("changed", [RegularActivity, SleepsFirst])
+@pytest.mark.parametrize("path", recordings(), ids=lambda path: path.name.partition(".")[0])
+async def test_a_workflow_that_was_changed_without_a_patch_fails_every_recorded_history(path, changed):
+    failure = await replay(recorded(path), changed)
+    assert failure is not None
+    assert "TMPRL1100" in str(failure)  # what Temporal calls nondeterminism

@@ -1,0 +1,135 @@
+"""A real worker on the real server, with the relay's parts called by hand: what the tests of Walk share."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from pydantic import SecretStr
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
+
+from domain.documents import RuleDocument
+from domain.keys import workflow_id
+from domain.words import Target
+from runtime.settings import Settings
+from runtime.wiring import worker
+from store import executions, reminders
+from store.transaction import Database
+from tests.conftest import Base
+from tests.driving import match_all, start_run, until
+from triggers.dispatch import Dispatch, TemporalAway
+
+
+class Working:
+    """One database, one task queue; `flow` is what the relay's process would do."""
+
+    def __init__(self, base: Base, client: Client, queue: str) -> None:
+        self.base, self.client, self.queue = base, client, queue
+
+        async def connect() -> Client:
+            return client
+
+        self._dispatch = Dispatch(base.crossing, base.app, connect, queue)
+
+    async def flow(self) -> None:
+        """Matches every event and gives every wake."""
+        await match_all(self.base, first_attempt=False)
+
+        async def given() -> bool:
+            try:
+                await self._dispatch.once()
+            except TemporalAway:  # the server asks for a second's patience between two starts of one id
+                return False
+            return bool(await self.base.value("SELECT count(*) = 0 FROM wakes WHERE failed_at IS NULL"))
+
+        await until(given, "the wakes to be given")
+
+    async def run(self, document: RuleDocument, name: str = "Rule", **deal: Any) -> UUID:
+        """A new run whose workflow was started."""
+        id_ = await start_run(self.base, document, name, **deal)
+        await self.flow()
+        return id_
+
+    async def remind(self, after: timedelta, **values: Any) -> UUID:
+        """A new reminder whose workflow was started."""
+        async with self.base.transaction() as tx:
+            given = {"owner_id": self.base.rep, "title": "Ring Rob Roy", "due_at": tx.now + after, **values}
+            made = await reminders.create(tx, given)
+        assert made is not None
+        await self.flow()
+        return made.id
+
+    async def later(self, by: timedelta) -> None:
+        """Moves the clock and wakes every open row, as the sweep would."""
+        await self.base.pass_time(by)
+        async with self.base.transaction() as tx:
+            await executions.wake(tx, await executions.open_ids(tx))
+            await reminders.wake(tx, await reminders.open_ids(tx))
+        await self.flow()
+
+    async def stands(self, id_: UUID, **values: Any) -> None:
+        """Waits until a run's row has these values."""
+        await self._stands("executions", id_, values)
+
+    async def reminder_stands(self, id_: UUID, **values: Any) -> None:
+        await self._stands("reminders", id_, values)
+
+    async def _stands(self, table: str, id_: UUID, values: dict[str, Any]) -> None:
+        async def does() -> bool:
+            (row,) = await self.base.rows(f"SELECT * FROM {table} WHERE id = :id", id=id_)
+            return all(row[name] == value for name, value in values.items())
+
+        await until(does, f"{table} {values}")
+
+    async def waits(self, id_: UUID, step: str) -> None:
+        """Waits until a run's workflow sleeps in a wait."""
+
+        async def does() -> bool:
+            sql = "SELECT step = :step AND waits IS NOT NULL FROM executions WHERE id = :id"
+            return bool(await self.base.value(sql, id=id_, step=step)) and await self.asleep(id_)
+
+        await until(does, f"the wait {step}")
+
+    async def asleep(self, id_: UUID, kind: Target = Target.RUN) -> bool:
+        """Whether nothing is under way in a workflow: its last task is completed and asked for nothing at once."""
+        description = await self.handle(id_, kind).describe()
+        raw = description.raw_description
+        return description.status == WorkflowExecutionStatus.RUNNING and not raw.HasField("pending_workflow_task")
+
+    async def ends(self, id_: UUID, kind: Target = Target.RUN) -> None:
+        """Waits until a row's workflow is completed."""
+
+        async def does() -> bool:
+            description = await self.handle(id_, kind).describe()
+            return description.status == WorkflowExecutionStatus.COMPLETED
+
+        await until(does, f"the end of {kind}")
+
+    def handle(self, id_: UUID, kind: Target = Target.RUN) -> WorkflowHandle[Any, Any]:
+        return self.client.get_workflow_handle(workflow_id(kind, id_))
+
+    async def events(self, id_: UUID, kind: Target = Target.RUN) -> list[str]:
+        """The types of a history's events."""
+        history = await self.handle(id_, kind).fetch_history()
+        return [EventType.Name(event.event_type).removeprefix("EVENT_TYPE_") for event in history.events]
+
+    async def transitions(self, id_: UUID) -> int:
+        description = await self.handle(id_).describe()
+        return int(description.raw_description.workflow_execution_info.state_transition_count)
+
+
+def settings(base: Base, queue: str) -> Settings:
+    return Settings(database_url=SecretStr(base.app_url), task_queue=queue)
+
+
+@asynccontextmanager
+async def at_work(base: Base, client: Client) -> AsyncIterator[Working]:
+    """With the worker of the product."""
+    queue = f"walk-{secrets.token_hex(4)}"
+    app = Database.connect(base.app_url)
+    async with worker(client, app, settings(base, queue)):
+        yield Working(base, client, queue)
+    await app.close()
