@@ -53,7 +53,7 @@ class Call:
         return self.database.transaction(self.caller.org, origin, lock_seconds=lock_seconds)
 
 
-def may(permission: str) -> Any:  # noqa: ANN401  (FastAPI's marker of a dependency)
+def may(permission: str) -> Any:
     """The dependency of a route: its `Call`, refused unless the key's role has the permission."""
     if permission not in PERMISSIONS[Role.ADMIN]:
         raise ValueError(permission)

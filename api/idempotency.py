@@ -73,7 +73,7 @@ class Once:
         return JSONResponse(kept["body"], status, {**kept["headers"], "Idempotent-Replay": "true"})
 
 
-def may_once(permission: str) -> Any:  # noqa: ANN401  (FastAPI's marker of a dependency)
+def may_once(permission: str) -> Any:
     """The dependency of every POST: as `api.auth.may`, with the client's Idempotency-Key."""
 
     async def prepared(

@@ -197,7 +197,11 @@ async def _take_deals(work: _Work[DealRow], currency: str) -> ImportReport:
     drafts = []
     for row in work.sheet.rows:
         placed, contact = board.place(work, row), people.find(work, row)
-        if placed and contact and (draft := work.checked(row, _DealDraft, {**_deal(row, currency), **placed, **contact})):
+        if (
+            placed
+            and contact
+            and (draft := work.checked(row, _DealDraft, {**_deal(row, currency), **placed, **contact}))
+        ):
             drafts.append((row, draft))
     drafts = await _new_deals(work, drafts)
     owners = await identity.users_by_name(tx)

@@ -97,7 +97,12 @@ def make_secrets() -> None:
     import base64
     import secrets
 
-    names = ("DRUMBEAT_ADMIN_PASSWORD", "DRUMBEAT_APP_PASSWORD", "DRUMBEAT_RELAY_PASSWORD", "TEMPORAL_POSTGRES_PASSWORD")
+    names = (
+        "DRUMBEAT_ADMIN_PASSWORD",
+        "DRUMBEAT_APP_PASSWORD",
+        "DRUMBEAT_RELAY_PASSWORD",
+        "TEMPORAL_POSTGRES_PASSWORD",
+    )
     lines = [f"{name}={secrets.token_urlsafe(24)}" for name in names]
     lines.append(f"DRUMBEAT_MASTER_KEY={base64.b64encode(secrets.token_bytes(32)).decode()}")
     sys.stdout.write("\n".join(lines) + "\n")

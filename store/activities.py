@@ -72,7 +72,7 @@ async def complete_task(tx: Transaction, id: UUID) -> Changed:
     return changed
 
 
-async def search(  # noqa: PLR0913  (one parameter a filter)
+async def search(
     tx: Transaction,
     span: Span,
     *,

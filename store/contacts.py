@@ -70,7 +70,7 @@ async def by_external_ids(tx: Transaction, external_ids: Iterable[str]) -> dict[
     return await events.holders(tx, contacts, contacts.c.external_id, external_ids)
 
 
-async def search(  # noqa: PLR0913  (one parameter a filter)
+async def search(
     tx: Transaction,
     span: Span,
     *,

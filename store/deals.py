@@ -107,7 +107,7 @@ async def by_external_ids(tx: Transaction, external_ids: Iterable[str]) -> dict[
     return await events.holders(tx, deals, deals.c.external_id, external_ids)
 
 
-async def search(  # noqa: PLR0913  (one parameter a filter)
+async def search(
     tx: Transaction,
     span: Span,
     *,

@@ -282,7 +282,7 @@ async def explain(tx: Transaction, id: UUID) -> Record:
     return found
 
 
-async def search(  # noqa: PLR0913  (one parameter a filter)
+async def search(
     tx: Transaction,
     span: Span,
     *,

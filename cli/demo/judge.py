@@ -3,11 +3,21 @@
 Each invariant is a query that finds what breaks it; an empty answer is the proof.
 """
 
+import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
+
+_PATIENCE = 60.0
+_AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+)
 
 INVARIANTS: Mapping[str, str] = {
     "every move into Proposal was decided exactly once": """
@@ -83,6 +93,35 @@ INVARIANTS: Mapping[str, str] = {
 }
 
 
+class Tables:
+    """The database as its superuser reads it, on a connection a query: any of them may be cut by a kill."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def fetch(self, query: str, *values: object) -> list[Mapping[str, Any]]:
+        """Asks again for up to a minute where the database is away."""
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                connection = await asyncpg.connect(self._url, timeout=5)
+                try:
+                    return list(await connection.fetch(query, *values))
+                finally:
+                    await connection.close(timeout=5)
+            except (OSError, TimeoutError, asyncpg.InterfaceError, *_AWAY):
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.1)
+
+    async def row(self, query: str, *values: object) -> Mapping[str, Any]:
+        (found,) = await self.fetch(query, *values)
+        return found
+
+    async def value(self, query: str, *values: object) -> Any:  # noqa: ANN401  (whatever the query answers)
+        return next(iter((await self.row(query, *values)).values()))
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One invariant and the rows that break it, at most three."""
@@ -95,21 +134,21 @@ class Verdict:
         return not self.offending
 
 
-async def judge(connection: asyncpg.Pool, rule: str, amount: int) -> list[Verdict]:
+async def judge(tables: Tables, rule: str, amount: int) -> list[Verdict]:
     """Every invariant, in the order they are told."""
     verdicts = []
     for name, query in INVARIANTS.items():
         values = [rule, amount][: 2 if "$2" in query else 1 if "$1" in query else 0]
         if "$2" in query and "$1" not in query:
             query, values = query.replace("$2", "$1"), [amount]  # noqa: PLW2901  (one query, one number)
-        rows = await connection.fetch(query, *values)
+        rows = await tables.fetch(query, *values)
         verdicts.append(Verdict(name, [str(dict(row)) for row in rows[:3]]))
     return verdicts
 
 
-async def acknowledged(connection: asyncpg.Pool, moved: Mapping[str, str]) -> Verdict:
+async def acknowledged(tables: Tables, moved: Mapping[str, str]) -> Verdict:
     """Every move that was answered 2xx is an event; `moved` maps deal id to the stage it was moved to."""
-    rows = await connection.fetch(
+    rows = await tables.fetch(
         "SELECT subject_id::text AS deal, after ->> 'stage' AS stage FROM events WHERE type = 'deal.stage_changed'"
     )
     recorded = {(row["deal"], row["stage"]) for row in rows}
@@ -117,13 +156,13 @@ async def acknowledged(connection: asyncpg.Pool, moved: Mapping[str, str]) -> Ve
     return Verdict("every move that was answered 2xx is recorded", missing[:3])
 
 
-async def webhooks(connection: asyncpg.Pool, sent: Sequence[str], forged: Sequence[str]) -> list[Verdict]:
+async def webhooks(tables: Tables, sent: Sequence[str], forged: Sequence[str]) -> list[Verdict]:
     """`sent` and `forged` are email addresses, each carried by a message of its own."""
-    contacts = await connection.fetch(
+    contacts = await tables.fetch(
         "SELECT email, count(*) AS copies FROM contacts WHERE email = ANY($1) GROUP BY email", [*sent, *forged]
     )
     copies = {row["email"]: row["copies"] for row in contacts}
-    stored = await connection.fetchval("SELECT count(*) FROM inbox")
+    stored = await tables.value("SELECT count(*) FROM inbox")
     once = [email for email in sent if copies.get(email) != 1]
     return [
         Verdict("every signed webhook made its contact, once", once[:3]),
@@ -135,9 +174,9 @@ async def webhooks(connection: asyncpg.Pool, sent: Sequence[str], forged: Sequen
     ]
 
 
-async def lateness_ms(connection: asyncpg.Pool, scale: float) -> dict[str, float]:
+async def lateness_ms(tables: Tables, scale: float) -> dict[str, float]:
     """How late waits ended, in real milliseconds: planned instant against the step that followed."""
-    row = await connection.fetchrow(
+    row = await tables.row(
         """
         SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY late) AS p50,
                percentile_cont(0.95) WITHIN GROUP (ORDER BY late) AS p95, max(late) AS most, count(*) AS waits
@@ -149,9 +188,9 @@ async def lateness_ms(connection: asyncpg.Pool, scale: float) -> dict[str, float
     return {name: float(value or 0) for name, value in row.items()}
 
 
-async def left_to_come(connection: asyncpg.Pool) -> int:
+async def left_to_come(tables: Tables) -> int:
     """Rows that something is still to become of; a reminder that fired and does not escalate is none."""
-    found: int = await connection.fetchval(
+    found: int = await tables.value(
         """
         SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM wakes)
              + (SELECT count(*) FROM executions WHERE status = 'open')
@@ -161,9 +200,9 @@ async def left_to_come(connection: asyncpg.Pool) -> int:
     return found
 
 
-async def counts(connection: asyncpg.Pool) -> dict[str, Any]:
+async def counts(tables: Tables) -> dict[str, Any]:
     """What happened, for the report."""
-    row = await connection.fetchrow(
+    row = await tables.row(
         """
         SELECT (SELECT count(*) FROM executions) AS matched,
                (SELECT count(*) FROM refusals) AS refused,
@@ -175,6 +214,6 @@ async def counts(connection: asyncpg.Pool) -> dict[str, Any]:
         """
     )
     found: dict[str, Any] = dict(row)
-    reasons = await connection.fetch("SELECT reason, count(*) AS n FROM refusals GROUP BY reason ORDER BY reason")
+    reasons = await tables.fetch("SELECT reason, count(*) AS n FROM refusals GROUP BY reason ORDER BY reason")
     found["reasons"] = {reason["reason"]: reason["n"] for reason in reasons}
     return found

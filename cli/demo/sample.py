@@ -131,7 +131,7 @@ class _Row:
 def contacts_csv(seed: int) -> Sample:
     """Return the contacts' file: 250 good rows and twelve that must be refused."""
     good = _contacts(seed)
-    dice = Random(f"bad contacts {seed}")  # noqa: S311 - a sample, not a secret
+    dice = Random(f"bad contacts {seed}")
     spare = iter(_contact(dice, GOOD_CONTACTS + number) for number in range(12))
     bad = [
         *(
@@ -151,7 +151,7 @@ def contacts_csv(seed: int) -> Sample:
 def deals_csv(seed: int) -> Sample:
     """Return the deals' file: 80 good rows on contacts of the same seed, and eight bad ones."""
     contacts = _contacts(seed)
-    dice = Random(f"deals {seed}")  # noqa: S311 - a sample, not a secret
+    dice = Random(f"deals {seed}")
     rest = dice.choices(STAGES, _STAGE_WEIGHTS, k=GOOD_DEALS - len(STAGES))
     good = [
         _deal(dice, number, contacts) | {"Deal Stage": _stage_label(dice, stage)}
@@ -176,7 +176,7 @@ def deals_csv(seed: int) -> Sample:
 
 
 def _contacts(seed: int) -> list[Cells]:
-    dice = Random(f"contacts {seed}")  # noqa: S311 - a sample, not a secret
+    dice = Random(f"contacts {seed}")
     return [_contact(dice, number) for number in range(GOOD_CONTACTS)]
 
 

@@ -83,7 +83,9 @@ async def test_without_a_key_nothing_is_answered(office, route):
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
-@pytest.mark.parametrize("header", ["Bearer", "Bearer ", "Bearer drb_x", "Basic abc", "drb_x", "Bearer ‮ÿ".encode(), ""])
+@pytest.mark.parametrize(
+    "header", ["Bearer", "Bearer ", "Bearer drb_x", "Basic abc", "drb_x", b"Bearer \xe2\x80\xae\xff", ""]
+)
 async def test_a_key_that_is_none_is_refused(office, header):
     answer = await office.nobody.get("/me", headers={"Authorization": header})
     assert (answer.status_code, answer.json()["code"]) == (401, "UNAUTHORIZED")
@@ -166,21 +168,21 @@ async def ids(office, base) -> dict[str, str]:
 
 
 async def everything(base):
-    """All rows of an organization, but for what merely asking leaves behind."""
-    tables = [
-        row["relname"]
-        for row in await as_admin(
-            base,
-            "SELECT relname FROM pg_class c WHERE relkind = 'r' AND relrowsecurity AND relname <> 'organizations'"
-            " ORDER BY relname",
-        )
-    ]
+    """All rows of an organization."""
+    tables = await as_admin(
+        base,
+        "SELECT relname FROM pg_class WHERE relkind = 'r' AND relrowsecurity AND relname <> 'organizations'",
+    )
     assert len(tables) > 15
     return {
-        table: [
+        table["relname"]: sorted(
             str(row["row"])
-            for row in await as_admin(base, f"SELECT t::text AS row FROM {table} t WHERE org_id = $1 ORDER BY 1", base.org)
-        ]
+            for row in await as_admin(
+                base,
+                f"SELECT t::text AS row FROM {table['relname']} t WHERE org_id = $1",  # noqa: S608  (names of ours)
+                base.org,
+            )
+        )
         for table in tables
     }
 
@@ -208,7 +210,7 @@ async def test_no_list_shows_another_organizations_records(ids, other_office):
                 filtered = await other_office.admin.get(route[1], params={name: id_})
                 if filtered.is_success:
                     rows = next((rows for rows in filtered.json().values() if isinstance(rows, list)), [])
-                    assert rows == [] or route[1] in ("/me",), (name_of(route), name)
+                    assert rows == [] or route[1] == "/me", (name_of(route), name)
 
 
 async def test_no_record_can_be_made_to_point_at_another_organizations(ids, other_office, base):

@@ -71,7 +71,12 @@ async def test_the_board_lists_stages_in_order(rep):
 
 
 async def test_a_lists_sums_are_of_all_deals_it_is_about_whatever_the_page(rep, base):
-    for value, currency, stage in ((100, "USD", "lead"), (250, "USD", "proposal"), (70, "JPY", "lead"), (1, "USD", "lead")):
+    for value, currency, stage in (
+        (100, "USD", "lead"),
+        (250, "USD", "proposal"),
+        (70, "JPY", "lead"),
+        (1, "USD", "lead"),
+    ):
         made = await rep.post("/deals", json={"title": "D", "valueCents": value, "currency": currency, "stage": stage})
         assert made.status_code == 201
     page = (await rep.get("/deals", params={"limit": 1})).json()

@@ -95,7 +95,13 @@ async def test_an_import_sent_again_under_its_key_is_told_the_same(office, base)
 
 
 async def test_every_row_is_held_to_the_rules_of_a_post(office):
-    csv = f"Email,First Name,Phone Number,Company Name\na@x.com,{'x' * 256},1,C\nb@x.com,B,{'1' * 51},C\nc@x.com,C,1,{'c' * 256}\nd@x.com,D,1,C\n"
+    csv = (
+        "Email,First Name,Phone Number,Company Name\n"
+        f"a@x.com,{'x' * 256},1,C\n"
+        f"b@x.com,B,{'1' * 51},C\n"
+        f"c@x.com,C,1,{'c' * 256}\n"
+        "d@x.com,D,1,C\n"
+    )
     report = (await load(office.manager, "contacts", csv)).json()
     assert report["imported"] == 1
     assert told(report) == [
@@ -117,7 +123,9 @@ async def test_owners_pipelines_and_stages_are_found_in_any_case_and_the_unknown
     report = (await load(office.manager, "deals", csv, currency="CHF")).json()
     assert (report["imported"], told(report)) == (4, [(5, "stage", "unknown_stage")])
     assert told(report, "warnings") == [(4, "pipeline", "unknown_pipeline"), (4, "owner", "unknown_owner")]
-    rows = await base.rows("SELECT title, stage, probability, value_cents, currency, owner_id, outcome FROM deals ORDER BY title")
+    rows = await base.rows(
+        "SELECT title, stage, probability, value_cents, currency, owner_id, outcome FROM deals ORDER BY title"
+    )
     assert [tuple(row.values()) for row in rows] == [
         ("Five", "lead", 10, 100, "CHF", base.manager, None),
         ("One", "proposal", 60, 1050, "EUR", base.manager, None),

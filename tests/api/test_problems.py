@@ -43,7 +43,11 @@ def faults(answer):
         ("/contacts", {"email": "a@x.com", "firstName": "x" * 256}, ("/firstName", "string_too_long")),
         ("/contacts", {"email": "a@x.com", "timeZone": "Mars/Base"}, ("/timeZone", "value_error")),
         ("/contacts", {"email": "a@x.com", "customFields": {"a": ["b\0"]}}, ("/customFields", "unstorable_text")),
-        ("/contacts", {"email": "a@x.com", "customFields": {"a": float("nan")}}, ("/customFields", "unstorable_number")),
+        (
+            "/contacts",
+            {"email": "a@x.com", "customFields": {"a": float("nan")}},
+            ("/customFields", "unstorable_number"),
+        ),
         ("/contacts", {"email": "a@x.com", "tags": ["ok", 3]}, ("/tags/1", "string_type")),
         ("/contacts", {"email": "a@x.com", "ownerId": "me"}, ("/ownerId", "uuid_parsing")),
         ("/deals", {"title": "D", "valueCents": 1.5}, ("/valueCents", "int_type")),
@@ -52,7 +56,11 @@ def faults(answer):
         ("/deals", {"title": "D", "valueCents": 10**20}, ("/valueCents", "less_than_equal")),
         ("/deals", {"title": "D", "currency": "usd"}, ("/currency", "string_pattern_mismatch")),
         ("/deals", {"title": " "}, ("/title", "string_too_short")),
-        ("/deals", {"title": "D", "expectedCloseDate": "31/04/2026"}, ("/expectedCloseDate", "date_from_datetime_parsing")),
+        (
+            "/deals",
+            {"title": "D", "expectedCloseDate": "31/04/2026"},
+            ("/expectedCloseDate", "date_from_datetime_parsing"),
+        ),
     ],
 )
 async def test_a_field_that_cannot_be_is_named(rep, path, body, expected):
