@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated
 
 import structlog
-from fastapi import Depends, Request
+from fastapi import Depends, Request, params
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from api.problems import Problem
@@ -53,7 +53,7 @@ class Call:
         return self.database.transaction(self.caller.org, origin, lock_seconds=lock_seconds)
 
 
-def may(permission: str) -> Any:
+def may(permission: str) -> params.Depends:
     """The dependency of a route: its `Call`, refused unless the key's role has the permission."""
     if permission not in PERMISSIONS[Role.ADMIN]:
         raise ValueError(permission)
@@ -77,4 +77,4 @@ def may(permission: str) -> Any:
             )
         return Call(request, database, request.app.state.master_key, caller)
 
-    return Depends(allowed)
+    return params.Depends(allowed)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, Self
 
-from fastapi import Depends, Header
+from fastapi import Header, params
 from fastapi.responses import JSONResponse
 
 from api.auth import Call, may
@@ -73,7 +73,7 @@ class Once:
         return JSONResponse(kept["body"], status, {**kept["headers"], "Idempotent-Replay": "true"})
 
 
-def may_once(permission: str) -> Any:
+def may_once(permission: str) -> params.Depends:
     """The dependency of every POST: as `api.auth.may`, with the client's Idempotency-Key."""
 
     async def prepared(
@@ -91,7 +91,7 @@ def may_once(permission: str) -> Any:
         # The draft standard quotes the key, most clients do not.
         return Once(call, key and (key.strip('"') or key))
 
-    return Depends(prepared)
+    return params.Depends(prepared)
 
 
 def _response(answer: Answer) -> JSONResponse:

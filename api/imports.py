@@ -1,10 +1,11 @@
 """Imports over HTTP: a CSV file in, and for every row either a record or the reason why not."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
@@ -28,16 +29,9 @@ from store.transaction import Transaction
 router = APIRouter(prefix="/imports", tags=["imports"])
 Importing = Annotated[Once, may_once("import:write")]
 RowT = TypeVar("RowT", bound=ContactRow | DealRow)
-DraftT = TypeVar("DraftT", bound=Given)
 
 _PATIENCE = 30.0
 """Seconds an import waits for another that brings the same records."""
-_CONTACT_COLUMNS = {
-    "email", "external_id", "first_name", "last_name", "phone", "title", "lead_status", "lead_source", "custom_fields",
-}  # fmt: skip
-_DEAL_COLUMNS = {
-    "title", "external_id", "value_cents", "currency", "pipeline", "stage", "expected_close_date", "contact_id",
-}  # fmt: skip
 _BODY = {"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}}}}}
 
 
@@ -71,20 +65,37 @@ class DealOptions(ContactOptions):
 
 
 class _ContactDraft(NewContact):
+    """A contact as a file has it; `imported` are the columns it brings."""
+
+    imported: ClassVar[set[str]] = {
+        "email", "external_id", "first_name", "last_name", "phone", "title", "lead_status", "lead_source",
+        "custom_fields",
+    }  # fmt: skip
     company_name: Line | None = None
 
 
 class _DealDraft(NewDeal):
+    """A deal as a file has it; `imported` are the columns it brings."""
+
+    imported: ClassVar[set[str]] = {"title", "external_id", "value_cents", "currency", "expected_close_date"}
     company_name: Line | None = None
 
 
 @dataclass
-class _Work(Generic[RowT]):
-    """One import under way: what is told of its rows, and those still in hand."""
+class _Draft(Generic[RowT]):
+    """A row that may become a record, and the columns it brings."""
 
-    tx: Transaction
+    row: RowT
+    company: str | None
+    columns: dict[str, Any]
+
+
+@dataclass
+class _Work(Generic[RowT]):
+    """One file under way: the drafts still in hand, and what is told of the other rows."""
+
     sheet: Sheet[RowT]
-    owner: UUID
+    drafts: list[_Draft[RowT]] = field(default_factory=list)
     errors: list[Reported] = field(default_factory=list)
     warnings: list[Reported] = field(default_factory=list)
 
@@ -94,31 +105,32 @@ class _Work(Generic[RowT]):
     def warn(self, row: RowT, column: str, code: str, message: str) -> None:
         self.warnings.append(Reported(row=row.line, column=column, code=code, message=message))
 
-    def checked(self, row: RowT, draft: type[DraftT], values: Mapping[str, Any]) -> DraftT | None:
-        """The row by the same rules as a POST of it."""
-        try:
-            return draft.model_validate({to_camel(name): value for name, value in values.items() if value is not None})
-        except ValidationError as error:
-            for one in error.errors(include_input=False, include_url=False):
-                self.refuse(row, str(one["loc"][0]), one["type"], one["msg"])
-            return None
+    def draft(self, model: type[_ContactDraft | _DealDraft], values: Callable[[RowT], dict[str, Any]]) -> None:
+        """Holds every row to the rules of a POST of it."""
+        for row in self.sheet.rows:
+            given = {to_camel(name): value for name, value in values(row).items() if value is not None}
+            try:
+                checked = model.model_validate(given)
+            except ValidationError as error:
+                for one in error.errors(include_input=False, include_url=False):
+                    self.refuse(row, str(one["loc"][0]), one["type"], one["msg"])
+            else:
+                columns = checked.model_dump(include=model.imported)
+                self.drafts.append(_Draft(row, checked.company_name, {"id": uuid7(), **columns}))
 
-    def owner_of(self, row: RowT, known: Mapping[str, UUID]) -> UUID:
-        if row.owner_name is None:
-            return self.owner
-        if found := known.get(row.owner_name.casefold()):
-            return found
-        self.warn(row, "owner", "unknown_owner", "No active user has this name; it is yours now.")
-        return self.owner
+    def keep(self, wanted: Callable[[_Draft[RowT]], bool]) -> None:
+        self.drafts = [draft for draft in self.drafts if wanted(draft)]
 
     def report(self, imported: int) -> ImportReport:
         refused = [_reported(refusal) for refusal in self.sheet.refused]
         errors = sorted([*refused, *self.errors], key=lambda error: error.row)
+        skipped = {error.row for error in errors}
+        warnings = sorted(self.warnings, key=lambda warning: warning.row)
         return ImportReport(
             imported=imported,
-            skipped=len({error.row for error in errors}),
+            skipped=len(skipped),
             errors=errors,
-            warnings=sorted(self.warnings, key=lambda warning: warning.row),
+            warnings=[warning for warning in warnings if warning.row not in skipped],
             unmapped=list(self.sheet.unmapped),
         )
 
@@ -127,11 +139,17 @@ class _Work(Generic[RowT]):
 async def import_contacts(asked: Annotated[ContactOptions, Query()], once: Importing) -> Response:
     """One contact a row; whose address exists is refused by row. Starts rules only with `fireAutomations`."""
     data = await once.call.request.body()
-    sheet = _readable(await asyncio.to_thread(read_contacts, data, asked.encoding))
+    work = await asyncio.to_thread(_read_contacts, data, asked)
 
     async def take(tx: Transaction) -> Answer:
         tx = tx if asked.fire_automations else tx.unheard()
-        return Answer(await _take_contacts(_Work(tx, sheet, once.call.caller.user)))
+        await _drop_known_contacts(tx, work)
+        await _complete(tx, work, once.call.caller.user)
+        made = await contacts.create_many(tx, [draft.columns for draft in work.drafts])
+        work.keep(lambda draft: draft.columns["id"] not in made)
+        # What was in the way came by another transaction meanwhile, and is known by now.
+        await _drop_known_contacts(tx, work)
+        return Answer(work.report(len(made)))
 
     return await once(take, lock_seconds=_PATIENCE)
 
@@ -140,99 +158,90 @@ async def import_contacts(asked: Annotated[ContactOptions, Query()], once: Impor
 async def import_deals(asked: Annotated[DealOptions, Query()], once: Importing) -> Response:
     """One deal a row, in `currency` where the row names none. Starts rules only with `fireAutomations`."""
     data = await once.call.request.body()
-    sheet = _readable(await asyncio.to_thread(read_deals, data, asked.encoding, asked.currency))
+    work = await asyncio.to_thread(_read_deals, data, asked)
 
     async def take(tx: Transaction) -> Answer:
         tx = tx if asked.fire_automations else tx.unheard()
-        return Answer(await _take_deals(_Work(tx, sheet, once.call.caller.user), asked.currency))
+        await _drop_known_deals(tx, work)
+        await _place(tx, work)
+        await _complete(tx, work, once.call.caller.user)
+        made = await deals.create_many(tx, [draft.columns for draft in work.drafts])
+        work.keep(lambda draft: draft.columns["id"] not in made)
+        # As above.
+        await _drop_known_deals(tx, work)
+        return Answer(work.report(len(made)))
 
     return await once(take, lock_seconds=_PATIENCE)
 
 
-async def _take_contacts(work: _Work[ContactRow]) -> ImportReport:
-    tx = work.tx
-    drafts = [(row, draft) for row in work.sheet.rows if (draft := work.checked(row, _ContactDraft, _contact(row)))]
-    drafts = await _strangers(work, drafts)
-    owners = await identity.users_by_name(tx)
-    named = await companies.named(tx, {draft.company_name for _, draft in drafts if draft.company_name})
-    rows = [
-        {
-            **draft.model_dump(include=_CONTACT_COLUMNS),
-            "id": uuid7(),
-            "company_id": draft.company_name and named[draft.company_name],
-            "owner_id": work.owner_of(row, owners),
-        }
-        for row, draft in drafts
-    ]
-    made = await contacts.create_many(tx, rows)
-    # What another transaction brought meanwhile is known by now.
-    await _strangers(work, [pair for pair, row in zip(drafts, rows, strict=True) if row["id"] not in made])
-    return work.report(len(made))
+def _read_contacts(data: bytes, asked: ContactOptions) -> _Work[ContactRow]:
+    work = _Work(_readable(read_contacts(data, asked.encoding)))
+    work.draft(_ContactDraft, _contact)
+    return work
 
 
-async def _strangers(
-    work: _Work[ContactRow], drafts: Sequence[tuple[ContactRow, _ContactDraft]]
-) -> list[tuple[ContactRow, _ContactDraft]]:
-    """Those not known yet; the others are refused."""
-    emails = await contacts.by_emails(work.tx, (draft.email for _, draft in drafts))
-    external_ids = await contacts.by_external_ids(work.tx, _given(draft.external_id for _, draft in drafts))
-    left = []
-    for row, draft in drafts:
-        if existing := emails.get(draft.email):
+def _read_deals(data: bytes, asked: DealOptions) -> _Work[DealRow]:
+    work = _Work(_readable(read_deals(data, asked.encoding, asked.currency)))
+    work.draft(_DealDraft, partial(_deal, currency=asked.currency))
+    return work
+
+
+async def _drop_known_contacts(tx: Transaction, work: _Work[ContactRow]) -> None:
+    emails = await contacts.by_emails(tx, (draft.row.email for draft in work.drafts))
+    external_ids = await contacts.by_external_ids(tx, _given(draft.row.external_id for draft in work.drafts))
+
+    def is_new(draft: _Draft[ContactRow]) -> bool:
+        row = draft.row
+        if existing := emails.get(row.email):
             work.refuse(row, "email", "duplicate_email", "A contact with this address exists.", existing)
-        elif existing := external_ids.get(draft.external_id or ""):
+            return False
+        if existing := external_ids.get(row.external_id or ""):
             work.refuse(row, "externalId", "duplicate", "A contact with this id exists.", existing)
-        else:
-            left.append((row, draft))
-    return left
+            return False
+        return True
+
+    work.keep(is_new)
 
 
-async def _take_deals(work: _Work[DealRow], currency: str) -> ImportReport:
-    tx = work.tx
+async def _drop_known_deals(tx: Transaction, work: _Work[DealRow]) -> None:
+    external_ids = await deals.by_external_ids(tx, _given(draft.row.external_id for draft in work.drafts))
+
+    def is_new(draft: _Draft[DealRow]) -> bool:
+        if existing := external_ids.get(draft.row.external_id or ""):
+            work.refuse(draft.row, "externalId", "duplicate", "A deal with this id exists.", existing)
+            return False
+        return True
+
+    work.keep(is_new)
+
+
+async def _place(tx: Transaction, work: _Work[DealRow]) -> None:
+    """Gives every draft its stage and its contact, or refuses it."""
     board = _Board(await deals.pipelines(tx), await deals.pipeline_stages(tx))
+    rows = [draft.row for draft in work.drafts]
     people = _People(
-        await contacts.by_emails(tx, _given(row.contact_email for row in work.sheet.rows)),
-        await contacts.by_external_ids(tx, (one for row in work.sheet.rows for one in row.contact_external_ids)),
+        await contacts.by_emails(tx, _given(row.contact_email for row in rows)),
+        await contacts.by_external_ids(tx, (one for row in rows for one in row.contact_external_ids)),
     )
-    drafts = []
-    for row in work.sheet.rows:
-        placed, contact = board.place(work, row), people.find(work, row)
-        if (
-            placed
-            and contact
-            and (draft := work.checked(row, _DealDraft, {**_deal(row, currency), **placed, **contact}))
-        ):
-            drafts.append((row, draft))
-    drafts = await _new_deals(work, drafts)
+
+    def has_a_place(draft: _Draft[DealRow]) -> bool:
+        placed, contact = board.place(work, draft.row), people.find(work, draft.row)
+        draft.columns |= {**(placed or {}), **(contact or {})}
+        return placed is not None and contact is not None
+
+    work.keep(has_a_place)
+
+
+async def _complete(tx: Transaction, work: _Work[Any], importer: UUID) -> None:
+    """Gives every draft its company, made where there is none of that name, and its owner."""
     owners = await identity.users_by_name(tx)
-    named = await companies.named(tx, {draft.company_name for _, draft in drafts if draft.company_name})
-    rows = [
-        {
-            **draft.model_dump(include=_DEAL_COLUMNS),
-            "id": uuid7(),
-            "company_id": draft.company_name and named[draft.company_name],
-            "owner_id": work.owner_of(row, owners),
-        }
-        for row, draft in drafts
-    ]
-    made = await deals.create_many(tx, rows)
-    # What another transaction brought meanwhile is known by now.
-    await _new_deals(work, [pair for pair, row in zip(drafts, rows, strict=True) if row["id"] not in made])
-    return work.report(len(made))
-
-
-async def _new_deals(
-    work: _Work[DealRow], drafts: Sequence[tuple[DealRow, _DealDraft]]
-) -> list[tuple[DealRow, _DealDraft]]:
-    """Those not known yet; the others are refused."""
-    known = await deals.by_external_ids(work.tx, _given(draft.external_id for _, draft in drafts))
-    left = []
-    for row, draft in drafts:
-        if existing := known.get(draft.external_id or ""):
-            work.refuse(row, "externalId", "duplicate", "A deal with this id exists.", existing)
-        else:
-            left.append((row, draft))
-    return left
+    named = await companies.named(tx, {draft.company for draft in work.drafts if draft.company})
+    for draft in work.drafts:
+        name = draft.row.owner_name
+        owner = owners.get(name.casefold()) if name else importer
+        if owner is None:
+            work.warn(draft.row, "owner", "unknown_owner", "No active user has this name; it is yours now.")
+        draft.columns |= {"owner_id": owner or importer, "company_id": named[draft.company] if draft.company else None}
 
 
 class _Board:

@@ -43,11 +43,6 @@ STATUSES: Mapping[type[Refused], HTTPStatus] = {
 }
 """What a refusal of the store is in HTTP; a class not listed is its base's."""
 
-_CODES = {
-    HTTPStatus.BAD_REQUEST: "BAD_REQUEST",
-    HTTPStatus.NOT_FOUND: "NOT_FOUND",
-    HTTPStatus.METHOD_NOT_ALLOWED: "METHOD_NOT_ALLOWED",
-}
 _FIELD_CODES = {"extra_forbidden": "unknown_field", "json_invalid": "malformed_json"}
 _HEADERS = ("Idempotency-Key", "If-Match")
 
@@ -132,7 +127,7 @@ class Problem(HTTPException):
             return cls(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 "DB_ERROR",
-                "The database did not answer. Nothing of this request was kept; try again.",
+                "The database did not answer in time. Try again, with an Idempotency-Key so that it counts once.",
                 headers={"Retry-After": str(BUSY_SECONDS)},
             )
         if is_bad_value(error):
@@ -182,8 +177,7 @@ def of(error: Exception) -> Problem:
             return Problem.of_validation(error)
         case HTTPException():
             status = HTTPStatus(error.status_code)
-            code = _CODES.get(status, status.name)
-            return Problem(status, code, str(error.detail), headers=dict(error.headers or {}))
+            return Problem(status, status.name, str(error.detail), headers=dict(error.headers or {}))
         case _:
             return Problem.of_database(error) or Problem(
                 HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Text, any_, func, literal, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from uuid_utils.compat import uuid7
 
 from domain.words import EventType, Kind
@@ -62,7 +63,7 @@ async def named(tx: Transaction, names: Iterable[str]) -> dict[str, UUID]:
         select(folded.label("name"), companies.c.id)
         .where(
             companies.c.org_id == tx.org,
-            folded.in_(list(wanted.values())),
+            folded == any_(literal(list(wanted.values()), ARRAY(Text))),
             companies.c.deleted_at.is_(None),
         )
         .order_by(companies.c.id.desc())

@@ -19,7 +19,9 @@ from sqlalchemy import (
     FromClause,
     Row,
     Table,
+    Text,
     Update,
+    any_,
     case,
     func,
     insert,
@@ -30,7 +32,7 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
@@ -237,7 +239,7 @@ async def get(tx: Transaction, table: Table, kind: Kind, id: UUID) -> Record:
 async def holders(tx: Transaction, table: Table, column: ColumnElement[str], values: Iterable[str]) -> dict[str, UUID]:
     """Which of these values live records have in a column that tells records apart, and whose they are."""
     statement = select(column.label("value"), table.c.id).where(
-        table.c.org_id == tx.org, column.in_(list(values)), table.c.deleted_at.is_(None)
+        table.c.org_id == tx.org, column == any_(literal(list(values), ARRAY(Text))), table.c.deleted_at.is_(None)
     )
     return {row.value: row.id for row in await tx.execute(statement)}
 

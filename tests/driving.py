@@ -16,7 +16,7 @@ from domain.documents import RuleDocument
 from store import deals, definitions
 from tests.conftest import Base
 from triggers.relay import Relay
-from workflows.contracts import Answer, Waiter
+from workflows.contracts import Waiter
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -105,7 +105,8 @@ async def match_all(base: Base, *, first_attempt: bool = True) -> None:
     raise AssertionError("events are left after 100 passes")
 
 
-async def advance(base: Base, id_: UUID, kind: str = "run") -> Answer:
+async def advance(base: Base, id_: UUID, kind: str = "run") -> Any:
+    """What the activity function answers for a row."""
     waiter = Waiter.model_validate({"org": base.org, "kind": kind, "id": id_})
     return await Advance(base.app).advance(waiter)
 
@@ -115,7 +116,8 @@ async def start_run(base: Base, document: RuleDocument, name: str = "Rule", **va
     await switch_on(base, document, name)
     await move(base, await make_deal(base, **values))
     await match_all(base, first_attempt=False)
-    return await base.value("SELECT id FROM executions ORDER BY started_at DESC, id DESC LIMIT 1")
+    run: UUID = await base.value("SELECT id FROM executions ORDER BY started_at DESC, id DESC LIMIT 1")
+    return run
 
 
 OPEN = """
@@ -154,6 +156,12 @@ async def as_admin(base: Base, statement: str, *values: Any) -> list[Any]:
         return list(await connection.fetch(statement, *values))
     finally:
         await connection.close()
+
+
+async def blocked(base: Base) -> bool:
+    """Whether a connection of the test's database waits for a lock."""
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    return bool(await as_admin(base, waiting))
 
 
 # --- telling rows without ids and instants

@@ -12,7 +12,9 @@ from tests.driving import act, advance, drive, on_contact, on_stage, start_run, 
 
 
 async def effects(base):
-    return await base.rows("SELECT step, visit, number, action, outcome, saw, made_kind, made_id FROM effects ORDER BY number")
+    return await base.rows(
+        "SELECT step, visit, number, action, outcome, saw, made_kind, made_id FROM effects ORDER BY number"
+    )
 
 
 async def the_effect(base):
@@ -30,7 +32,12 @@ async def test_a_task_is_made_for_the_owner_about_the_deal_and_due_from_the_plan
     assert made["deal_id"] == await base.value("SELECT id FROM deals")
     assert made["due_at"] == at + timedelta(hours=2)
     effect = await the_effect(base)
-    assert (effect["action"], effect["outcome"], effect["visit"], effect["made_id"]) == ("create_task", "done", 1, made["id"])
+    assert (effect["action"], effect["outcome"], effect["visit"], effect["made_id"]) == (
+        "create_task",
+        "done",
+        1,
+        made["id"],
+    )
     assert effect["saw"] == {"assignee": str(base.rep), "dueAt": made["due_at"].isoformat()}
     (event,) = await base.rows("SELECT actor_kind, chain, execution_id FROM events WHERE type = 'task.created'")
     rule = await base.value("SELECT id FROM definitions")
@@ -109,7 +116,9 @@ async def test_moving_to_where_the_deal_stands_is_no_event(base):
 
 
 async def test_a_reminder_is_a_promise_of_its_own_with_a_wake(base):
-    remind = act("r", "remind", title="Ring", after={"amount": 3, "unit": "hours"}, escalateAfter={"amount": 1, "unit": "days"})
+    remind = act(
+        "r", "remind", title="Ring", after={"amount": 3, "unit": "hours"}, escalateAfter={"amount": 1, "unit": "days"}
+    )
     run = await start_run(base, on_stage(remind))
     assert (await advance(base, run)).done
     (made,) = await base.rows("SELECT * FROM reminders")
@@ -189,7 +198,11 @@ async def test_ten_advances_at_once_do_each_step_once(base):
 async def test_the_ids_of_what_a_step_makes_come_from_its_effect_key_alone(base):
     run = await start_run(base, EVERY)
     await advance(base, run)
-    for table, step, kind in (("activities", "task", "task"), ("reminders", "r", "reminder"), ("notifications", "n", "notification")):
+    for table, step, kind in (
+        ("activities", "task", "task"),
+        ("reminders", "r", "reminder"),
+        ("notifications", "n", "notification"),
+    ):
         assert await base.value(f"SELECT id FROM {table}") == EffectKey(run, step, 1).made(kind)
 
 

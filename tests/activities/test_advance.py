@@ -68,7 +68,9 @@ async def test_lateness_does_not_add_up(base):
 
 
 async def test_a_long_walk_takes_fifty_steps_a_transaction_and_asks_to_go_on_at_once(base):
-    run = await start_run(base, on_stage(*(branch(f"b{number}", is_("deal.stage", "eq", "proposal")) for number in range(60))))
+    run = await start_run(
+        base, on_stage(*(branch(f"b{number}", is_("deal.stage", "eq", "proposal")) for number in range(60)))
+    )
     answer = await advance(base, run)
     assert (answer.done, answer.seconds) == (False, 0)
     assert len(await steps(base)) == 50
@@ -128,7 +130,11 @@ async def test_an_error_nobody_foresaw_makes_the_run_stuck_and_undoes_its_transa
     await as_admin(base, "UPDATE versions SET document = '{\"steps\": 7}'")
     await advance(base, run)
     found = await row(base)
-    assert (found["status"], found["stuck_reason"], found["stuck_owner_id"]) == ("stuck", "unexpected_error", base.admin)
+    assert (found["status"], found["stuck_reason"], found["stuck_owner_id"]) == (
+        "stuck",
+        "unexpected_error",
+        base.admin,
+    )
     assert "ValidationError" in found["stuck_detail"]
     assert await steps(base) == []
 
@@ -141,7 +147,9 @@ async def test_what_leaves_advance_is_a_code_and_no_data_of_any_record(base):
         await admin.execute(
             f"CREATE FUNCTION explode() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'about {secret}'; END $$"
         )
-        await admin.execute("CREATE TRIGGER explode BEFORE UPDATE ON executions FOR EACH ROW EXECUTE FUNCTION explode()")
+        await admin.execute(
+            "CREATE TRIGGER explode BEFORE UPDATE ON executions FOR EACH ROW EXECUTE FUNCTION explode()"
+        )
         try:
             with pytest.raises(ApplicationError) as raised:
                 await advance(base, run)
@@ -157,7 +165,9 @@ async def test_what_leaves_advance_is_a_code_and_no_data_of_any_record(base):
 # --- what passes by itself
 
 
-@pytest.mark.parametrize("lock", ["SELECT id FROM deals FOR NO KEY UPDATE", "SELECT id FROM executions FOR NO KEY UPDATE"])
+@pytest.mark.parametrize(
+    "lock", ["SELECT id FROM deals FOR NO KEY UPDATE", "SELECT id FROM executions FOR NO KEY UPDATE"]
+)
 async def test_a_lock_held_by_another_is_waited_for_a_second_and_is_never_a_reason_to_be_stuck(base, lock):
     run = await start_run(base, on_stage(task()))
     async with base.transaction() as holder:
@@ -227,10 +237,8 @@ async def test_a_deadlock_is_never_a_reason_to_be_stuck(base):
         await holder.execute("SELECT id FROM executions FOR UPDATE")
         going = asyncio.create_task(advance(base, run))  # has the deal, wants the execution
 
-        async def waits():
-            return await as_admin(base, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
 
-        await until(waits, "the advance's wait")
+        await until(lambda: blocked(base), "the advance's wait")
         await holder.execute("SET LOCAL deadlock_timeout = '10s'")  # so that it is the advance that gives way
         await holder.execute("SELECT id FROM deals FOR UPDATE")
         (outcome,) = await asyncio.gather(going, return_exceptions=True)
@@ -250,10 +258,8 @@ async def test_a_stop_that_committed_first_holds(base):
         await executions.stop(tx, run, None)
         going = asyncio.create_task(advance(base, run))  # waits for the stop's lock
 
-        async def waits():
-            return await as_admin(base, "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()")
 
-        await until(waits, "the advance's wait")
+        await until(lambda: blocked(base), "the advance's wait")
     assert (await going).done
     assert await steps(base) == []
     assert await base.value("SELECT count(*) FROM activities") == 0
@@ -269,7 +275,9 @@ async def test_fifty_stops_and_advances_at_once_leave_no_effect_after_the_stop(b
         async with base.transaction() as tx:
             return await executions.stop(tx, run, None)
 
-    await asyncio.gather(*(advance(base, run) for _ in range(5)), stop(), *(advance(base, run) for _ in range(5)), return_exceptions=True)
+    await asyncio.gather(
+        *(advance(base, run) for _ in range(5)), stop(), *(advance(base, run) for _ in range(5)), return_exceptions=True
+    )
     found = await row(base)
     taken = await steps(base)
     assert found["status"] == "ended"

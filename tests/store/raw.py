@@ -134,15 +134,27 @@ async def insert_all(connection: asyncpg.Connection, rows: Rows, until: str | No
         await insert(connection, table, rows.of(table))
 
 
+_EVENT = "INSERT INTO events (org_id, id, type, subject_kind, subject_id, number, at, before, after, actor_kind)"
+_QUEUED = "INSERT INTO outbox (org_id, event_id) SELECT org_id, id FROM made RETURNING id"
+
+
 async def add_events(base: Base, count: int) -> None:
-    """Outbox rows, each of an event of its own."""
-    subject = uuid4()
+    """Outbox rows, each of an event of its own, about a contact that is not there."""
     await base.rows(
-        """
-        WITH made AS (INSERT INTO events (org_id, id, type, subject_kind, subject_id, number, at, before, after, actor_kind)
-          SELECT app_org(), gen_random_uuid(), 'contact.updated', 'contact', :subject, n, business_now(), '{}', '{}', 'system'
-          FROM generate_series(1, :count) n RETURNING org_id, id)
-        INSERT INTO outbox (org_id, event_id) SELECT org_id, id FROM made RETURNING id""",
-        subject=subject,
+        f"""
+        WITH made AS ({_EVENT} SELECT app_org(), gen_random_uuid(), 'contact.updated', 'contact', :subject, n,
+            business_now(), '{{}}', '{{}}', 'system' FROM generate_series(1, :count) n RETURNING org_id, id)
+        {_QUEUED}""",
+        subject=uuid4(),
         count=count,
+    )
+
+
+async def poison(base: Base) -> None:
+    """An event about a deal that is not there, which entered proposal: a run for it cannot be written."""
+    await base.rows(
+        f"""
+        WITH made AS ({_EVENT} VALUES (app_org(), gen_random_uuid(), 'deal.stage_changed', 'deal', gen_random_uuid(), 1,
+            business_now(), '{{"stage": "lead"}}', '{{"stage": "proposal"}}', 'system') RETURNING org_id, id)
+        {_QUEUED}"""
     )

@@ -45,7 +45,11 @@ async def test_a_database_that_is_no_test_refuses_to_be_moved(empty_database):
 async def test_no_service_writes_the_clock_and_there_is_one(base):
     for url in (base.app_url, base.relay_url):
         async with connected(url) as service:
-            for statement in ("UPDATE clock SET scale = 2", "DELETE FROM clock", "INSERT INTO clock (scale, test) VALUES (1, true)"):
+            for statement in (
+                "UPDATE clock SET scale = 2",
+                "DELETE FROM clock",
+                "INSERT INTO clock (scale, test) VALUES (1, true)",
+            ):
                 with pytest.raises(asyncpg.InsufficientPrivilegeError):
                     await service.execute(statement)
     async with connected(base.admin_url) as admin:

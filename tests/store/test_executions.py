@@ -85,7 +85,9 @@ async def test_a_stuck_run_has_a_reason_an_owner_and_no_due_time_and_retry_opens
 
 async def test_a_retried_run_is_swept_from_the_beginning_again(base):
     run = await start_run(base, on_stage(wait()))
-    await base.rows("UPDATE executions SET sweeps = 7, sweep_after = clock_timestamp() + interval '1 hour' RETURNING id")
+    await base.rows(
+        "UPDATE executions SET sweeps = 7, sweep_after = clock_timestamp() + interval '1 hour' RETURNING id"
+    )
     await stick(base, run)
     async with base.transaction() as tx:
         retried = await executions.retry(tx, run)

@@ -102,7 +102,10 @@ async def test_a_login_role_owns_nothing_and_bypasses_nothing(base, role):
         ):  # fmt: skip
             owned = f"SELECT count(*) FROM {catalogue} WHERE {owner} = $1::text::regrole"
             assert await admin.fetchval(owned, role) == 0, catalogue
-        for what in ("has_schema_privilege($1, 'public', 'CREATE')", "has_database_privilege($1, current_database(), 'CREATE')"):
+        for what in (
+            "has_schema_privilege($1, 'public', 'CREATE')",
+            "has_database_privilege($1, current_database(), 'CREATE')",
+        ):
             assert await admin.fetchval(f"SELECT {what}", role) is False, what
         truncatable = await admin.fetch(
             "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"

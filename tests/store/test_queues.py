@@ -134,7 +134,11 @@ async def test_the_same_row_is_left_alone_for_1_2_4_up_to_60_minutes(base):
     for _ in range(9):
         assert await sweep_of(base).once() == 1
         assert await sweep_of(base).once() == 0
-        rests.append(await base.value("SELECT round(extract(epoch FROM sweep_after - clock_timestamp()) / 60)::int FROM executions"))
+        rests.append(
+            await base.value(
+                "SELECT round(extract(epoch FROM sweep_after - clock_timestamp()) / 60)::int FROM executions"
+            )
+        )
         await base.rows("DELETE FROM wakes RETURNING id")
         await base.rows("UPDATE executions SET sweep_after = clock_timestamp() - interval '1 second' RETURNING id")
     assert rests == [1, 2, 4, 8, 16, 32, 60, 60, 60]
@@ -173,7 +177,9 @@ async def test_what_is_stuck_or_ended_is_not_swept(base, answer):
 async def test_the_longest_overdue_are_swept_first_and_not_all_at_once(base):
     async with connected(base.app_url, base.org) as mine:
         await insert_all(mine, Rows(base), until="reminders")
-    await as_admin(base, "UPDATE executions SET status = 'ended', exit_reason = 'stopped', ended_at = now(), due_at = NULL")
+    await as_admin(
+        base, "UPDATE executions SET status = 'ended', exit_reason = 'stopped', ended_at = now(), due_at = NULL"
+    )
     await as_admin(
         base,
         """INSERT INTO reminders (org_id, id, owner_id, title, status, due_at, created_at)

@@ -1,8 +1,5 @@
 import asyncio
 
-import pytest
-from sqlalchemy import text
-
 from store import contacts, deals
 from store.errors import DuplicateEmail
 

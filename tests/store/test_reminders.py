@@ -114,7 +114,7 @@ async def test_closing_a_deal_cancels_what_is_still_to_come_about_it_and_keeps_w
     deal = await make_deal(base)
     told, escalating, coming = [await remind(base, deal_id=deal) for _ in range(3)]
     await base.rows(
-        "UPDATE reminders SET escalate_after = '{\"amount\": 9, \"unit\": \"days\"}' WHERE id = :id RETURNING id",
+        'UPDATE reminders SET escalate_after = \'{"amount": 9, "unit": "days"}\' WHERE id = :id RETURNING id',
         id=escalating,
     )
     await base.pass_time(timedelta(days=2))

@@ -37,7 +37,9 @@ def test_the_periods_are_those_that_are_promised():
 async def test_nothing_goes_before_its_time(base):
     before = await filled(base)
     for table, (column, days) in KEPT.items():
-        await as_admin(base, f"UPDATE {table} SET {column} = clock_timestamp() - interval '{days} days' + interval '1 minute'")
+        await as_admin(
+            base, f"UPDATE {table} SET {column} = clock_timestamp() - interval '{days} days' + interval '1 minute'"
+        )
     assert await Retention(base.crossing, base.app).once() == 0
     assert await counts(base) == before
 
@@ -45,7 +47,9 @@ async def test_nothing_goes_before_its_time(base):
 async def test_what_is_past_its_time_goes_and_nothing_else(base):
     before = await filled(base)
     for table, (column, days) in KEPT.items():
-        await as_admin(base, f"UPDATE {table} SET {column} = clock_timestamp() - interval '{days} days' - interval '1 minute'")
+        await as_admin(
+            base, f"UPDATE {table} SET {column} = clock_timestamp() - interval '{days} days' - interval '1 minute'"
+        )
     assert await Retention(base.crossing, base.app).once() == len(KEPT)
     assert await counts(base) == before | dict.fromkeys(KEPT, 0)
     assert await Retention(base.crossing, base.app).once() == 0

@@ -73,8 +73,14 @@ async def test_the_tables_that_queries_name_are_the_migrated_ones_column_for_col
 
 USED = [
     # (what is asked, the index that answers it)
-    ("SELECT id FROM contacts WHERE org_id = {org} AND lower(email) = 'a@x.com' AND deleted_at IS NULL", "contacts_email"),
-    ("SELECT id FROM contacts WHERE org_id = {org} AND external_id = 'x' AND deleted_at IS NULL", "contacts_external_id"),
+    (
+        "SELECT id FROM contacts WHERE org_id = {org} AND lower(email) = 'a@x.com' AND deleted_at IS NULL",
+        "contacts_email",
+    ),
+    (
+        "SELECT id FROM contacts WHERE org_id = {org} AND external_id = 'x' AND deleted_at IS NULL",
+        "contacts_external_id",
+    ),
     ("SELECT id FROM contacts WHERE org_id = {org} AND is_active ORDER BY lead_score DESC LIMIT 9", "contacts_score"),
     ("SELECT id FROM contacts WHERE tags && '{{vip}}'", "contacts_tags"),
     ("SELECT id FROM contacts WHERE tags @> '{{vip,eu}}'", "contacts_tags"),
@@ -97,7 +103,10 @@ USED = [
         "SELECT id FROM activities WHERE org_id = {org} AND deal_id = {org} ORDER BY occurred_at DESC, id DESC LIMIT 9",
         "activities_deal",
     ),
-    ("SELECT id FROM activities WHERE org_id = {org} AND type = 'call' ORDER BY occurred_at DESC LIMIT 9", "activities_type"),
+    (
+        "SELECT id FROM activities WHERE org_id = {org} AND type = 'call' ORDER BY occurred_at DESC LIMIT 9",
+        "activities_type",
+    ),
     (
         "SELECT id FROM activities WHERE org_id = {org} AND assignee_id = {org} AND due_at < now()"
         " AND type = 'task' AND completed_at IS NULL",
@@ -109,8 +118,14 @@ USED = [
     ("SELECT id FROM executions WHERE status = 'open' AND due_at < now()", "executions_overdue"),
     ("SELECT id FROM reminders WHERE due_at < now()", "reminders_overdue"),
     ("SELECT id FROM reminders WHERE org_id = {org} AND deal_id = {org} AND due_at IS NOT NULL", "reminders_deal"),
-    ("SELECT id FROM reminders WHERE org_id = {org} AND activity_id = {org} AND due_at IS NOT NULL", "reminders_activity"),
-    ("SELECT id FROM notifications WHERE org_id = {org} AND user_id = {org} ORDER BY id DESC LIMIT 9", "notifications_user"),
+    (
+        "SELECT id FROM reminders WHERE org_id = {org} AND activity_id = {org} AND due_at IS NOT NULL",
+        "reminders_activity",
+    ),
+    (
+        "SELECT id FROM notifications WHERE org_id = {org} AND user_id = {org} ORDER BY id DESC LIMIT 9",
+        "notifications_user",
+    ),
     ("SELECT 1 FROM inbox WHERE org_id = {org} AND received_at < now()", "inbox_age"),
     ("SELECT 1 FROM idempotency_keys WHERE org_id = {org} AND created_at < now()", "idempotency_keys_age"),
 ]

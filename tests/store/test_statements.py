@@ -18,7 +18,6 @@ from tests.driving import (
     wait,
 )
 
-
 IN_THE_STAGE = is_("deal.stage", "eq", "proposal")
 ALL_ACTIONS = (
     task(), act("m", "move_stage", to="negotiation"), act("r", "remind", title="Ring"), act("n", "notify", title="Look"),

@@ -108,7 +108,9 @@ async def test_while_temporal_is_away_what_is_closed_costs_nothing(base):
     assert await base.value("SELECT count(*) FROM wakes") == 0
 
 
-async def test_what_temporal_will_never_take_is_set_aside_with_its_error_and_the_sweep_comes_for_the_row(base, temporal):
+async def test_what_temporal_will_never_take_is_set_aside_with_its_error_and_the_sweep_comes_for_the_row(
+    base, temporal
+):
     run = await start_run(base, on_stage(wait("wait", 1), task()))
     assert await dispatch_of(base, temporal, "q" * 2000).once() == 1
     (wake,) = await base.rows("SELECT error, failed_at FROM wakes")

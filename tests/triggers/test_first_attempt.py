@@ -114,7 +114,9 @@ ACTIONS = st.one_of(
         st.sampled_from(["X", "Y"]),
     ),
 )
-TREES = st.sampled_from([RICH, IN_PROPOSAL, {"not": RICH}, is_("contact.title", "is_empty"), is_("event.before.stage", "eq", "lead")])
+TREES = st.sampled_from(
+    [RICH, IN_PROPOSAL, {"not": RICH}, is_("contact.title", "is_empty"), is_("event.before.stage", "eq", "lead")]
+)
 LEAVES = st.one_of(
     st.builds(lambda action: {"kind": "act", "action": action}, ACTIONS),
     st.builds(lambda action: {"kind": "act", "action": action}, ACTIONS),

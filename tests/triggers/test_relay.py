@@ -22,7 +22,7 @@ from tests.driving import (
     task,
     wait,
 )
-from tests.store.raw import add_events, connected
+from tests.store.raw import add_events, connected, poison
 
 
 async def test_two_relays_at_once_match_each_event_exactly_once(base):
@@ -135,17 +135,6 @@ async def test_the_sixth_rule_of_a_chain_is_refused(base):
 # --- what cannot be matched
 
 
-async def poison(base):
-    """An event about a deal that is not there: a run for it cannot be written."""
-    await base.rows(
-        """
-        WITH made AS (INSERT INTO events (org_id, id, type, subject_kind, subject_id, number, at, before, after, actor_kind)
-          VALUES (app_org(), gen_random_uuid(), 'deal.stage_changed', 'deal', gen_random_uuid(), 1, business_now(),
-            '{"stage": "lead"}', '{"stage": "proposal"}', 'system') RETURNING org_id, id)
-        INSERT INTO outbox (org_id, event_id) SELECT org_id, id FROM made RETURNING id"""
-    )
-
-
 async def test_a_poisonous_event_keeps_its_error_after_two_attempts_and_the_others_flow(base):
     await switch_on(base, on_stage(task()))
     good = [await make_deal(base, f"Deal {number}") for number in range(4)]
@@ -175,7 +164,7 @@ async def test_a_document_that_cannot_be_read_holds_up_its_own_organization_only
         await switch_on(one, on_stage(task()))
         await move(one, await make_deal(one))
     kept = await base.value("SELECT document::text FROM versions")
-    await as_admin(base, "UPDATE versions SET document = '{\"steps\": \"none\"}' WHERE org_id = $1", base.org)
+    await as_admin(base, 'UPDATE versions SET document = \'{"steps": "none"}\' WHERE org_id = $1', base.org)
     relay = relay_of(base)
     for _ in range(3):
         await relay.once()
@@ -196,7 +185,9 @@ async def test_a_database_that_is_busy_is_not_the_events_fault(base):
         await admin.execute("LOCK TABLE executions IN ACCESS EXCLUSIVE MODE")  # as an upgrade does
         for _ in range(2):
             await relay.once()
-    assert [(row["attempts"], row["error"]) for row in await base.rows("SELECT attempts, error FROM outbox")] == [(0, None)]
+    assert [(row["attempts"], row["error"]) for row in await base.rows("SELECT attempts, error FROM outbox")] == [
+        (0, None)
+    ]
     await match_all(base)
     assert await base.value("SELECT count(*) FROM activities") == 1
 

@@ -24,7 +24,9 @@ async def test_a_step_that_waits_costs_six_events_and_three_transitions(hurrying
 async def test_what_acts_without_waiting_costs_nothing_more(hurrying):
     bare = await figures(hurrying, waits(1))
     await hurrying.base.rows("UPDATE definitions SET status = 'archived' RETURNING id")
-    busy = await figures(hurrying, waits(1, task("a"), act("n", "notify", title="Look"), task("b"), act("r", "remind", title="Ring")))
+    busy = await figures(
+        hurrying, waits(1, task("a"), act("n", "notify", title="Look"), task("b"), act("r", "remind", title="Ring"))
+    )
     assert busy == bare
 
 

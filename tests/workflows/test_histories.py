@@ -111,7 +111,9 @@ async def stuck_and_parked(working, hurrying):
 
 
 async def stuck_retried_and_stuck_again(working, hurrying):
-    run = (await working.run(on_stage(act("s", "set_field", field="company.name", value="Acme")), **await people(working)))
+    run = await working.run(
+        on_stage(act("s", "set_field", field="company.name", value="Acme")), **await people(working)
+    )
     await working.stands(run, status="stuck")
     await until(lambda: working.asleep(run), "the parked workflow")
     async with working.base.transaction() as tx:
@@ -192,7 +194,9 @@ async def test_a_real_run_replays_and_holds_nothing_personal(scenario, working, 
     assert personal(text) == set()
     if request.config.getoption("--record"):
         write(scenario.__name__, text)
-    assert list(FOLDER.glob(f"{scenario.__name__}.json*")), "record it: pytest tests/workflows/test_histories.py --record"
+    assert list(FOLDER.glob(f"{scenario.__name__}.json*")), (
+        "record it: pytest tests/workflows/test_histories.py --record"
+    )
 
 
 @pytest.mark.parametrize("path", recordings(), ids=lambda path: path.name.partition(".")[0])
@@ -232,7 +236,7 @@ class RegularActivity:
                 return
             try:
                 await workflow.wait_condition(lambda: self.pokes > seen, timeout=answer.seconds)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 continue
 
 

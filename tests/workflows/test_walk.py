@@ -23,7 +23,6 @@ from workflows.walk import Walk
 
 DAYS = timedelta(days=3)
 LATER = on_stage(wait("pause"), task())
-LOCKED = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 
 async def effects(working, run):
@@ -161,10 +160,8 @@ async def test_a_busy_database_makes_a_run_late_and_nothing_else(working):
         await holder.connection.exec_driver_sql("SELECT id FROM deals FOR NO KEY UPDATE")
         await working.flow()
 
-        async def waits():
-            return await as_admin(working.base, LOCKED)
 
-        await until(waits, "the advance's wait")
+        await until(lambda: blocked(working.base), "the advance's wait")
     await working.stands(run, status="ended")
     await working.ends(run)
 
