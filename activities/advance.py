@@ -110,7 +110,7 @@ async def advance_run(tx: Transaction, id: UUID, *, most: int = MAX_STEPS) -> An
     taken: list[Taken] = []
     started = time.monotonic()
     for _ in range(most):
-        if time.monotonic() - started > MAX_SECONDS:
+        if taken and time.monotonic() - started > MAX_SECONDS:
             break
         subject, looked_at = await _look(tx, execution, needs(route, position))
         zone = (looked_at.get("contact") or {}).get("timeZone")

@@ -60,7 +60,8 @@ class Base:
 
     async def pass_time(self, by: timedelta) -> datetime:
         """Moves the business clock of this database; every process that uses it agrees."""
-        return await self.value("SELECT advance_clock(:by)", by=by)
+        now: datetime = await self.value("SELECT advance_clock(:by)", by=by)
+        return now
 
     async def another(self) -> "Base":
         """A second organization in the same database, with people of its own."""

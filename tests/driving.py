@@ -76,14 +76,15 @@ def on_contact(*steps: Json, conditions: Json | None = None) -> RuleDocument:
 async def switch_on(base: Base, document: RuleDocument, name: str = "Rule") -> UUID:
     """An active rule; its id."""
     async with base.transaction() as tx:
-        rule = await definitions.create_rule(tx, name, document)
-        await definitions.activate(tx, rule.id, None, expected=None)
-    return rule.id
+        rule: UUID = (await definitions.create_rule(tx, name, document)).id
+        await definitions.activate(tx, rule, None, expected=None)
+    return rule
 
 
 async def make_deal(base: Base, title: str = "Big one", **values: Any) -> UUID:
     async with base.transaction() as tx:
-        return (await deals.create(tx, {"title": title, "owner_id": base.rep, **values})).id
+        made: UUID = (await deals.create(tx, {"title": title, "owner_id": base.rep, **values})).id
+    return made
 
 
 async def move(base: Base, deal: UUID, stage: str = "proposal") -> None:

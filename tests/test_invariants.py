@@ -160,8 +160,6 @@ async def test_invariant_4_a_persons_stop_holds_from_its_commit_on(base):
     async with base.transaction() as tx:
         await executions.stop(tx, during, "asked")
         going = asyncio.create_task(advance(base, during))
-
-
         await until(lambda: blocked(base), "the advance to wait for the stop", 3)
     await going
     stopped = "SELECT count(*) FROM effects WHERE execution_id = ANY(:runs)"

@@ -31,7 +31,9 @@ async def repeat(
             found = await once()
         except Exception as error:  # noqa: BLE001  (a loop that ended would stop the product silently)
             failures += 1
-            log.warning("pass_failed", loop=name, error=type(error).__name__, detail=str(error)[:500], failures=failures)
+            log.warning(
+                "pass_failed", loop=name, error=type(error).__name__, detail=str(error)[:500], failures=failures
+            )
             await _rest(min(0.5 * 2 ** (failures - 1), _LONGEST_PAUSE), stopping, None)
             continue
         if failures:

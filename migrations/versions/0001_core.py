@@ -526,7 +526,12 @@ CREATE FUNCTION resolve_api_key(wanted bytea)
   RETURNS TABLE (org_id uuid, key_id uuid, user_id uuid, role text)
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
-  SELECT k.org_id, k.id, k.user_id, k.role FROM public.api_keys k
+  -- The lesser of the key's role and the user's, so that who is demoted takes the keys along.
+  SELECT k.org_id, k.id, k.user_id,
+    (ARRAY['readonly', 'rep', 'manager', 'admin'])[least(
+      array_position(ARRAY['readonly', 'rep', 'manager', 'admin'], k.role),
+      array_position(ARRAY['readonly', 'rep', 'manager', 'admin'], u.role))]
+  FROM public.api_keys k
   JOIN public.users u ON u.org_id = k.org_id AND u.id = k.user_id
   WHERE k.hash = wanted AND k.revoked_at IS NULL AND u.is_active;
 END;

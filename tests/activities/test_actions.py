@@ -168,11 +168,14 @@ EVERY = on_stage(
     task(), act("set", "set_field", field="deal.title", value="Renamed"), act("on", "move_stage", to="negotiation"),
     act("r", "remind", title="Ring"), act("n", "notify", title="Look"), wait("pause", 1, "hours"), task("last"),
 )  # fmt: skip
-COUNTS = "SELECT (SELECT count(*) FROM activities), (SELECT count(*) FROM reminders), (SELECT count(*) FROM notifications), (SELECT count(*) FROM effects), (SELECT count(*) FROM events WHERE execution_id IS NOT NULL)"
+COUNTED = """
+  SELECT ARRAY[(SELECT count(*) FROM activities), (SELECT count(*) FROM reminders),
+    (SELECT count(*) FROM notifications), (SELECT count(*) FROM effects),
+    (SELECT count(*) FROM events WHERE execution_id IS NOT NULL)]"""
 
 
 async def counts(base):
-    return await base.value(f"SELECT ARRAY[{COUNTS.removeprefix('SELECT ')}]")
+    return await base.value(COUNTED)
 
 
 async def test_advance_again_and_again_does_nothing_more(base):

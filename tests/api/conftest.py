@@ -27,7 +27,8 @@ class Office:
     nobody: httpx2.AsyncClient
 
     def of(self, role: Role) -> httpx2.AsyncClient:
-        return getattr(self, role.value)
+        found: httpx2.AsyncClient = getattr(self, role.value)
+        return found
 
 
 def client(app: FastAPI, token: str | None = None, prefix: str = "/api/v1") -> httpx2.AsyncClient:
@@ -58,12 +59,12 @@ async def office(app, base) -> AsyncIterator[Office]:
 
 
 @pytest.fixture
-async def rep(office) -> httpx2.AsyncClient:
+async def rep(office: Office) -> httpx2.AsyncClient:
     return office.rep
 
 
 @pytest.fixture
-async def admin(office) -> httpx2.AsyncClient:
+async def admin(office: Office) -> httpx2.AsyncClient:
     return office.admin
 
 

@@ -5,8 +5,9 @@ import re
 import pytest
 
 from api.app import create_app
+from store.transaction import Database
 
-SPEC = create_app(None, bytes(32)).openapi()
+SPEC = create_app(Database.connect("postgresql://nobody@127.0.0.1:1/none"), bytes(32)).openapi()
 OPERATIONS = [(m.upper(), path, op) for path, item in SPEC["paths"].items() for m, op in item.items()]
 IDS = [f"{method} {path}" for method, path, _ in OPERATIONS]
 VERBS = {

@@ -49,7 +49,7 @@ class Rows:
     def of(self, table: str) -> dict[str, Any]:
         record = {"revision": 1, "created_at": AT, "updated_at": AT}
         rule = {"definition_id": self.rule, "version_id": self.version}
-        row: dict[str, Any] = {
+        every: dict[str, dict[str, Any]] = {
             "users": {"id": uuid4(), "email": f"{uuid4()}@example.com", "name": "Uma", "role": "rep", "created_at": AT},
             "api_keys": {
                 "id": uuid4(), "user_id": self.user, "name": "key", "role": "rep", "hash": uuid4().bytes * 2,
@@ -109,8 +109,8 @@ class Rows:
                 "source_id": self.source, "message_id": "m1", "body": b"{}", "status": 200, "answer": "{}",
             },
             "idempotency_keys": {"caller": uuid4(), "route": "POST /contacts", "key": "k1", "body_hash": b"hash"},
-        }[table]  # fmt: skip
-        return {"org_id": self.org, **row}
+        }  # fmt: skip
+        return {"org_id": self.org, **every[table]}
 
 
 ORDER = (

@@ -1,5 +1,6 @@
 """Rules: immutable versions, what was switched on when, and edits that meet."""
 
+import itertools
 from datetime import timedelta
 
 import pytest
@@ -79,7 +80,7 @@ async def test_activations_are_windows_that_do_not_overlap(base):
     windows = await base.rows("SELECT since, until FROM activations ORDER BY since")
     assert len(windows) == 3
     assert [window["until"] is None for window in windows] == [False, False, True]
-    for earlier, later in zip(windows, windows[1:], strict=False):
+    for earlier, later in itertools.pairwise(windows):
         assert earlier["since"] <= earlier["until"] <= later["since"]
     known = await act(base, definitions.versions_of, rule)
     assert [version.active_since for version in known] == [windows[-1]["since"]]
@@ -98,8 +99,8 @@ async def test_an_archived_rule_takes_nothing_more(base):
     rule = await new_rule(base)
     await act(base, definitions.archive, rule, expected=None)
     for verb, *args in (
-        (definitions.add_version, rule, on_stage(task())), (definitions.activate, rule, None), (definitions.pause, rule),
-        (definitions.archive, rule),
+        (definitions.add_version, rule, on_stage(task())), (definitions.activate, rule, None),
+        (definitions.pause, rule), (definitions.archive, rule),
     ):  # fmt: skip
         with pytest.raises(IllegalTransition):
             await act(base, verb, *args, expected=None)
@@ -109,8 +110,8 @@ async def test_an_edit_of_an_older_revision_is_stale_and_changes_nothing(base):
     rule = await new_rule(base)
     await act(base, definitions.activate, rule, None, expected=1)
     for verb, *args in (
-        (definitions.add_version, rule, on_stage(task())), (definitions.activate, rule, None), (definitions.pause, rule),
-        (definitions.archive, rule),
+        (definitions.add_version, rule, on_stage(task())), (definitions.activate, rule, None),
+        (definitions.pause, rule), (definitions.archive, rule),
     ):  # fmt: skip
         with pytest.raises(Stale, match="revision 2, not 1"):
             await act(base, verb, *args, expected=1)

@@ -1,5 +1,6 @@
 """No transaction sees two organizations; proven by raw SQL as the app's and the relay's own roles."""
 
+from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -9,6 +10,12 @@ from store import contacts
 from tests.store.raw import Rows, connected, insert, insert_all, org_column, tenant_tables
 
 FORBIDDEN = asyncpg.InsufficientPrivilegeError
+
+APART: dict[str, dict[str, Any]] = {
+    "activities": {"type": "task"}, "versions": {"number": 2}, "effects": {"number": 2},
+    "contacts": {"email": "other@example.com"}, "inbox": {"message_id": "m2"},
+}  # fmt: skip
+"""What tells a second row of a table from the first."""
 
 RELAY_MAY_READ = {
     "alembic_version": {"version_num"},
@@ -90,7 +97,8 @@ async def test_every_table_forces_row_level_security_and_has_a_policy_for_the_ap
 async def test_a_login_role_owns_nothing_and_bypasses_nothing(base, role):
     async with connected(base.admin_url) as admin:
         powers = await admin.fetchrow(
-            "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication FROM pg_roles WHERE rolname = $1",
+            "SELECT rolsuper, rolbypassrls, rolcreaterole, rolcreatedb, rolreplication FROM pg_roles"
+            " WHERE rolname = $1",
             role,
         )
         assert not any(powers.values())
@@ -152,7 +160,8 @@ async def test_the_relay_role_is_refused_every_payload(base):
     async with connected(base.relay_url) as relay:
         assert await relay.fetchval("SELECT count(id) FROM outbox") == 1
         for query in (
-            "SELECT * FROM events", "SELECT id FROM contacts", "SELECT error FROM outbox", "SELECT event_id FROM outbox",
+            "SELECT * FROM events", "SELECT id FROM contacts", "SELECT error FROM outbox",
+            "SELECT event_id FROM outbox",
             "SELECT error FROM wakes", "SELECT saw FROM executions", "SELECT title FROM reminders",
             "SELECT name FROM organizations", "SELECT document FROM versions", "SELECT hash FROM api_keys",
             "SELECT sealed_secret FROM sources", "SELECT * FROM outbox", "DELETE FROM outbox",
@@ -194,7 +203,7 @@ async def test_an_activation_can_only_be_closed_and_a_stored_webhook_only_answer
 async def test_every_security_definer_function_is_listed_and_pins_its_search_path(base):
     async with connected(base.admin_url) as admin:
         functions = await admin.fetch(
-            "SELECT proname, proconfig, prosecdef, has_function_privilege('public', oid, 'EXECUTE') AS open FROM pg_proc"
+            "SELECT proname, proconfig, has_function_privilege('public', oid, 'EXECUTE') AS open FROM pg_proc"
             " WHERE pronamespace = 'public'::regnamespace AND prosecdef ORDER BY proname"
         )
         assert [row["proname"] for row in functions] == ["advance_clock", "resolve_api_key", "resolve_source"]
@@ -222,9 +231,11 @@ async def test_a_reference_to_a_row_of_another_organization_is_refused(base):
         second = {**theirs.of("events"), "id": uuid4(), "number": 2}
         await insert(connection, "events", second)
         for table, column, foreign in (
-            ("users", "manager_id", mine.user), ("api_keys", "user_id", mine.user), ("companies", "owner_id", mine.user),
+            ("users", "manager_id", mine.user), ("api_keys", "user_id", mine.user),
+            ("companies", "owner_id", mine.user),
             ("contacts", "company_id", mine.company), ("contacts", "owner_id", mine.user),
-            ("deals", "contact_id", mine.contact), ("deals", "company_id", mine.company), ("deals", "owner_id", mine.user),
+            ("deals", "contact_id", mine.contact), ("deals", "company_id", mine.company),
+            ("deals", "owner_id", mine.user),
             ("activities", "deal_id", mine.deal), ("activities", "assignee_id", mine.user),
             ("outbox", "event_id", mine.event), ("versions", "definition_id", mine.rule),
             ("executions", "event_id", mine.event), ("executions", "version_id", mine.version),
@@ -237,8 +248,7 @@ async def test_a_reference_to_a_row_of_another_organization_is_refused(base):
             for key in ("id", "step"):
                 if key in row:
                     row[key] = uuid4() if key == "id" else "another"
-            row |= {"activities": {"type": "task"}, "versions": {"number": 2}, "effects": {"number": 2}}.get(table, {})
-            row |= {"contacts": {"email": "other@example.com"}, "inbox": {"message_id": "m2"}}.get(table, {})
+            row |= APART.get(table, {})
             with pytest.raises(asyncpg.ForeignKeyViolationError):
                 await insert(connection, table, row)
 

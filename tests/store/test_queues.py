@@ -165,12 +165,17 @@ async def test_nothing_is_swept_while_the_oldest_wake_has_waited_for_a_minute(ba
     assert await sweep_of(base).once() == 1
 
 
-@pytest.mark.parametrize("answer", ["UPDATE executions SET due_at = NULL, status = 'stuck', stuck_reason = 'record_missing'",
-                                    "UPDATE executions SET due_at = NULL, status = 'ended', exit_reason = 'stopped', ended_at = now()"])  # fmt: skip
-async def test_what_is_stuck_or_ended_is_not_swept(base, answer):
+@pytest.mark.parametrize(
+    "closed",
+    [
+        "status = 'stuck', stuck_reason = 'record_missing'",
+        "status = 'ended', exit_reason = 'stopped', ended_at = now()",
+    ],
+)
+async def test_what_is_stuck_or_ended_is_not_swept(base, closed):
     await overdue_run(base)
     await base.pass_time(timedelta(seconds=2))
-    await base.rows(f"{answer} RETURNING id")
+    await base.rows(f"UPDATE executions SET due_at = NULL, {closed} RETURNING id")
     assert await sweep_of(base).once() == 0
 
 

@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 
 from store import contacts, deals
 from store.errors import DuplicateEmail
@@ -29,7 +30,7 @@ async def test_numbers_of_a_subject_run_without_a_gap_under_parallel_moves(base)
     told = [change for change in moved if change.before is not None]
     events = await base.rows("SELECT number, before, after FROM events WHERE subject_id = :id ORDER BY number", id=deal)
     assert [event["number"] for event in events] == list(range(1, len(told) + 2))
-    for earlier, later in zip(events[1:], events[2:], strict=False):
+    for earlier, later in itertools.pairwise(events[1:]):
         assert later["before"]["stage"] == earlier["after"]["stage"]
     assert await base.value("SELECT revision FROM deals") == len(events)
 

@@ -20,8 +20,8 @@ from tests.driving import (
 
 IN_THE_STAGE = is_("deal.stage", "eq", "proposal")
 ALL_ACTIONS = (
-    task(), act("m", "move_stage", to="negotiation"), act("r", "remind", title="Ring"), act("n", "notify", title="Look"),
-    act("s", "set_field", field="deal.title", value="Renamed"),
+    task(), act("m", "move_stage", to="negotiation"), act("r", "remind", title="Ring"),
+    act("n", "notify", title="Look"), act("s", "set_field", field="deal.title", value="Renamed"),
 )  # fmt: skip
 
 

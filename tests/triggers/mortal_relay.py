@@ -20,7 +20,8 @@ from store.transaction import Database
 from triggers.relay import Relay
 
 
-async def one_pass(relay_url: str, app_url: str, at_point: Callable[[], None]) -> None:
+async def one_pass(at_point: Callable[[], None]) -> None:
+    relay_url, app_url = sys.argv[1:]
     crossing, app = Database.connect(relay_url), Database.connect(app_url)
     for database in (crossing, app):
         for name in ("after_cursor_execute", "checkin"):
@@ -43,7 +44,7 @@ def live(order: str, point: int, points: int) -> None:
         if number == point and order == "freeze":
             os.kill(os.getpid(), signal.SIGSTOP)
 
-    asyncio.run(one_pass(*sys.argv[1:3], at_point))
+    asyncio.run(one_pass(at_point))
 
 
 def main() -> None:
@@ -60,9 +61,9 @@ def main() -> None:
                 code = 0
             finally:
                 os._exit(code)
-        print(child, flush=True)
+        print(child, flush=True)  # noqa: T201  (an answer)
         _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), int(os.pread(points, 8, 0)), flush=True)
+        print(os.waitstatus_to_exitcode(status), int(os.pread(points, 8, 0)), flush=True)  # noqa: T201  (an answer)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,9 @@ from tests.driving import (
 )
 
 RICH = is_("deal.valueCents", "gte", 1000)
+UNDONE = is_("step.task.completedAt", "is_empty")
+HOUR = {"amount": 1, "unit": "hours"}
+NOTIFY = act("tell", "notify", title="Look")
 IN_PROPOSAL = is_("deal.stage", "eq", "proposal")
 UNTIL = {"kind": "wait", "id": "until", "wait": {"until": {"at": "09:00", "weekdays": ["wed"], "zone": "contact"}}}
 
@@ -37,7 +40,7 @@ RULES: dict[str, list[RuleDocument]] = {
         on_stage(
             task(priority="high", dueIn={"amount": 2, "unit": "business_days"}),
             act("set", "set_field", field="deal.title", value="Renamed"),
-            act("remind", "remind", title="Ring", after={"amount": 1, "unit": "hours"}, escalateAfter={"amount": 1, "unit": "days"}),
+            act("remind", "remind", title="Ring", after=HOUR, escalateAfter=HOUR),
             act("notify", "notify", title="Look", to="manager"),
             act("on", "move_stage", to="negotiation"),
         )
@@ -54,7 +57,7 @@ RULES: dict[str, list[RuleDocument]] = {
         )
     ],
     "asks about what a step made": [
-        on_stage(task(), wait("w", 1), branch("done", is_("step.task.completedAt", "is_empty"), [act("r", "remind", title="Late")]))
+        on_stage(task(), wait("w", 1), branch("done", UNDONE, [act("r", "remind", title="Late")]))
     ],
     "refusals": [on_stage(task(), conditions=RICH), on_stage(task(), conditions={"not": RICH})],
     "a chain of rules": [
@@ -64,7 +67,7 @@ RULES: dict[str, list[RuleDocument]] = {
     ],
     "its own consequence": [on_stage(act("a", "move_stage", to="negotiation"), to=["proposal", "negotiation"])],
     "stuck at once": [on_stage(act("set", "set_field", field="company.name", value="Initech"))],
-    "stuck after steps": [on_stage(task(), act("t", "notify", title="x"), act("on", "move_stage", to="nowhere"), task("never"))],
+    "stuck after steps": [on_stage(task(), NOTIFY, act("on", "move_stage", to="nowhere"), task("never"))],
     "stuck after a wait": [on_stage(task(), wait("w", 1), act("set", "set_field", field="contact.title", value="CEO"))],
     "for contacts": [on_contact(act("set", "set_field", field="contact.title", value="New"), wait("w", 1), leave())],
 }  # fmt: skip
@@ -93,6 +96,24 @@ async def test_both_ways_give_the_same_rows(base, rules):
     off = await played(base, RULES[rules], first_attempt=False)
     assert on == off
     assert on["runs"]
+
+
+async def test_both_ways_give_the_same_rows_after_an_error_that_nobody_foresaw(base):
+    await as_admin(
+        base,
+        "CREATE FUNCTION explode() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN IF NEW.subject = 'boom' THEN RAISE EXCEPTION 'boom'; END IF; RETURN NEW; END $$",
+    )
+    await as_admin(base, "CREATE TRIGGER explode BEFORE INSERT ON activities FOR EACH ROW EXECUTE FUNCTION explode()")
+    try:
+        rules = [on_stage(task(), NOTIFY, task("bad", title="boom")), on_stage(task("other"))]
+        on = await played(base, rules, first_attempt=True)
+        off = await played(base, rules, first_attempt=False)
+    finally:
+        await as_admin(base, "DROP FUNCTION explode CASCADE")
+    assert on == off
+    assert sum("'stuck_reason': 'unexpected_error'" in run for run in on["runs"]) == 2
+    assert on["set_aside"] == []
 
 
 # --- generated
@@ -143,7 +164,7 @@ def documents(draw):
         found = []
         for step in steps:
             sides = {side: named(step[side]) for side in ("then", "else") if side in step}
-            found.append({**step, "id": f"s{next(numbers)}", **sides})
+            found.append(step | {"id": f"s{next(numbers)}"} | sides)
         return found
 
     conditions = draw(st.none() | TREES)

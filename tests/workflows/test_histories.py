@@ -235,7 +235,7 @@ class RegularActivity:
             if answer.done:
                 return
             try:
-                await workflow.wait_condition(lambda: self.pokes > seen, timeout=answer.seconds)
+                await workflow.wait_condition(lambda: self.pokes > seen, timeout=answer.seconds)  # noqa: B023  (awaited here)
             except TimeoutError:
                 continue
 

@@ -16,7 +16,7 @@ from activities.advance import Advance
 from domain.keys import workflow_id
 from domain.words import ReminderStatus, Target
 from store import contacts, deals, executions, reminders
-from tests.driving import act, as_admin, on_stage, start_run, task, until, wait
+from tests.driving import act, blocked, on_stage, start_run, task, until, wait
 from triggers.sweep import Sweep
 from workflows.contracts import ADVANCE, POKE, Answer, Waiter
 from workflows.walk import Walk
@@ -68,6 +68,7 @@ async def test_a_reminder_found_days_late_fires_and_escalates_without_another_po
         escalation = {"amount": 1, "unit": "days"}
         given = {"owner_id": working.base.rep, "title": "Ring", "due_at": tx.now, "escalate_after": escalation}
         made = await reminders.create(tx, given)
+    assert made is not None
     await working.base.pass_time(timedelta(days=9))
     await working.flow()
     await working.reminder_stands(made.id, status="escalated")
@@ -76,6 +77,7 @@ async def test_a_reminder_found_days_late_fires_and_escalates_without_another_po
 
 async def test_a_reminder_that_was_answered_tells_nobody(working):
     reminder = await working.remind(DAYS)
+    await until(lambda: working.asleep(reminder, Target.REMINDER), "the reminder's wait")
     async with working.base.transaction() as tx:
         await reminders.close(tx, reminder, ReminderStatus.DONE)
     await working.later(DAYS)
@@ -159,8 +161,6 @@ async def test_a_busy_database_makes_a_run_late_and_nothing_else(working):
     async with working.base.transaction() as holder:
         await holder.connection.exec_driver_sql("SELECT id FROM deals FOR NO KEY UPDATE")
         await working.flow()
-
-
         await until(lambda: blocked(working.base), "the advance's wait")
     await working.stands(run, status="ended")
     await working.ends(run)

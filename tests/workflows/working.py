@@ -49,7 +49,7 @@ class Working:
 
     async def run(self, document: RuleDocument, name: str = "Rule", **deal: Any) -> UUID:
         """A new run whose workflow was started."""
-        id_ = await start_run(self.base, document, name, **deal)
+        id_: UUID = await start_run(self.base, document, name, **deal)
         await self.flow()
         return id_
 
@@ -60,7 +60,8 @@ class Working:
             made = await reminders.create(tx, given)
         assert made is not None
         await self.flow()
-        return made.id
+        id_: UUID = made.id
+        return id_
 
     async def later(self, by: timedelta) -> None:
         """Moves the clock and wakes every open row, as the sweep would."""

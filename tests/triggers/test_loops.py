@@ -1,0 +1,88 @@
+"""The loops that run for years: a pass that fails is tried again, a hint saves the pause, and an end is heard."""
+
+import asyncio
+
+from store import hints
+from tests.driving import make_deal
+from triggers.loops import repeat
+
+LONG = 600.0
+"""A pause that no test would live to see the end of."""
+
+
+async def test_after_an_empty_pass_a_hint_brings_the_next_at_once():
+    stopping, hint = asyncio.Event(), asyncio.Event()
+    passes: list[int] = []
+
+    async def once():
+        passes.append(len(passes))
+        if len(passes) == 3:
+            stopping.set()
+        asyncio.get_running_loop().call_soon(hint.set)
+        return 0
+
+    await asyncio.wait_for(repeat("test", once, pause=LONG, stopping=stopping, hint=hint), 5)
+    assert passes == [0, 1, 2]
+
+
+async def test_while_there_is_something_to_do_there_is_no_pause():
+    stopping, found = asyncio.Event(), [50, 50, 50, 0]
+
+    async def once():
+        if len(found) == 1:
+            stopping.set()
+        return found.pop(0)
+
+    await asyncio.wait_for(repeat("test", once, pause=LONG, stopping=stopping), 5)
+    assert found == []
+
+
+async def test_a_pass_that_fails_is_tried_again_and_ends_nothing():
+    stopping = asyncio.Event()
+    tries: list[int] = []
+
+    async def once():
+        tries.append(1)
+        if len(tries) < 3:
+            raise OSError("the database is away")
+        stopping.set()
+        return 0
+
+    await asyncio.wait_for(repeat("test", once, pause=LONG, stopping=stopping), 10)
+    assert len(tries) == 3
+
+
+async def test_an_end_is_heard_in_the_middle_of_a_pause():
+    stopping, resting = asyncio.Event(), asyncio.Event()
+
+    async def once():
+        resting.set()
+        return 0
+
+    going = asyncio.create_task(repeat("test", once, pause=LONG, stopping=stopping))
+    await asyncio.wait_for(resting.wait(), 5)
+    stopping.set()
+    await asyncio.wait_for(going, 5)
+
+
+async def test_a_fact_is_hinted_at_when_it_commits_and_again_after_the_connection_was_lost(base):
+    stopping, outbox, wakes = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    channels = {hints.OUTBOX: outbox, hints.WAKES: wakes}
+    listening = asyncio.create_task(hints.listen(base.relay_url, channels, stopping))
+    for event in channels.values():
+        await asyncio.wait_for(event.wait(), 10)  # set at the beginning, since notices may have been missed
+        event.clear()
+    await make_deal(base)
+    await asyncio.wait_for(outbox.wait(), 10)
+    assert not wakes.is_set()
+    async with base.crossing.crossing() as connection:
+        await connection.exec_driver_sql(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE usename = current_user AND pid <> pg_backend_pid()"
+        )
+    await asyncio.wait_for(wakes.wait(), 10)
+    outbox.clear()
+    await make_deal(base)
+    await asyncio.wait_for(outbox.wait(), 10)
+    stopping.set()
+    await asyncio.wait_for(listening, 5)
