@@ -40,18 +40,18 @@ MAX_STEPS = 50
 MAX_SECONDS = 1.0
 """How long it may be at it: well within the time an attempt has, so that a slow database makes it slow and no more."""
 
-_PARK = Answer()
 _DONE = Answer(done=True)
 
 log = structlog.get_logger()
 
 
 class StepUnable(Exception):  # noqa: N818  (an outcome: the execution becomes stuck)
-    """A step that only a person can help, and how many steps before it went well."""
+    """A step that only a person can help, and how many steps of this advance before it went well."""
 
-    def __init__(self, cause: Unable, steps: int) -> None:
+    def __init__(self, cause: Unable, step: str, steps: int) -> None:
         super().__init__(cause.detail)
         self.cause = cause
+        self.step = step
         self.steps = steps
 
 
@@ -79,23 +79,26 @@ class Advance:
             async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
                 return await advance_run(tx, waiter.id)
         except StepUnable as unable:
-            return await self._stick(waiter, unable.cause, unable.steps)
+            return await self._stick(waiter, unable.cause, unable.step, unable.steps)
         except Exception as error:
             if is_transient(error):
                 raise
             log.exception("run_failed", id=str(waiter.id))
             cause = Unable(StuckReason.UNEXPECTED_ERROR, f"{type(error).__name__}: {error}")
-            return await self._stick(waiter, cause, 0)
+            return await self._stick(waiter, cause, None, 0)
 
-    async def _stick(self, waiter: Waiter, cause: Unable, steps: int) -> Answer:
-        """Keeps the steps that went well, then hands the run to a person, each in its own transaction."""
+    async def _stick(self, waiter: Waiter, cause: Unable, step: str | None, steps: int) -> Answer:
+        """Keeps the steps that went well, then hands the run to a person, each in its own transaction.
+
+        Another may have helped the `step` in between and gone past it: then the run is looked at again.
+        """
         if steps:
             async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
                 await advance_run(tx, waiter.id, most=steps)
         async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
             owner = await identity.first_admin(tx)
-            await executions.get_stuck(tx, waiter.id, cause.reason, cause.detail, owner)
-        return _PARK
+            stuck = await executions.get_stuck(tx, waiter.id, cause.reason, cause.detail, owner, step=step)
+        return _DONE if stuck else Answer(seconds=0)
 
 
 async def advance_run(tx: Transaction, id: UUID, *, most: int = MAX_STEPS) -> Answer:
@@ -121,7 +124,7 @@ async def advance_run(tx: Transaction, id: UUID, *, most: int = MAX_STEPS) -> An
                 try:
                     taken.append(await _take(acting, execution, decision, position, subject, here))
                 except Unable as unable:
-                    raise StepUnable(unable, len(taken)) from None
+                    raise StepUnable(unable, decision.step, len(taken)) from None
                 position = decision.then
             case Waits():
                 await executions.record(tx, execution, taken)
@@ -139,7 +142,7 @@ async def advance_run(tx: Transaction, id: UUID, *, most: int = MAX_STEPS) -> An
                 return await _finish(tx, execution, taken, decision)
             case Lost():
                 gone = Unable(StuckReason.DOCUMENT_UNREADABLE, f"no step '{decision.step}'")
-                raise StepUnable(gone, len(taken))
+                raise StepUnable(gone, decision.step, len(taken))
     await executions.record(tx, execution, taken)
     await executions.stand(
         tx, execution, steps=len(taken), step=position.step, anchor=position.anchor,

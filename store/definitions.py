@@ -1,10 +1,11 @@
 """Definitions: named rules, their immutable versions, and when which version was switched on."""
 
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, cast, func, insert, select, update
+from sqlalchemy import Text, cast, exists, func, insert, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from uuid_utils.compat import uuid7
 
@@ -132,11 +133,18 @@ async def versions_of(tx: Transaction, id: UUID) -> list[Record]:
     return list((await tx.execute(statement)).all())
 
 
-async def rules(tx: Transaction) -> list[Rule]:
-    """The rules that are active or paused, with what was switched on when, latest first.
+async def rules(tx: Transaction, since: datetime) -> list[Rule]:
+    """The rules that are active or paused, with what was switched on from `since` on, latest first.
 
-    A version switched on again after a pause counts from then.
+    A version switched on again after a pause counts from then. The latest activation of each rule
+    is always among them, so that a refusal can name its version.
     """
+    later = activations.alias("later")
+    superseded = exists().where(
+        later.c.org_id == activations.c.org_id,
+        later.c.definition_id == activations.c.definition_id,
+        tuple_(later.c.since, later.c.id) > tuple_(activations.c.since, activations.c.id),
+    )
     statement = (
         select(activations, cast(versions.c.document, Text).label("document"))
         .join(
@@ -151,6 +159,7 @@ async def rules(tx: Transaction) -> list[Rule]:
             activations.c.org_id == tx.org,
             definitions.c.kind == "rule",
             definitions.c.status.in_([DefinitionStatus.ACTIVE, DefinitionStatus.PAUSED]),
+            or_(activations.c.until.is_(None), activations.c.until > since, ~superseded),
         )
         .order_by(activations.c.definition_id, activations.c.since.desc(), activations.c.id.desc())
     )

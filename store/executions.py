@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, Text, cast, func, insert, select, update
+from sqlalchemy import ColumnElement, Select, Table, Text, cast, func, insert, select, true, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from uuid_utils.compat import uuid7
 
@@ -190,14 +190,17 @@ async def end(tx: Transaction, execution: Record, reason: ExitReason, *, steps: 
     await _write(tx, execution.id, steps_taken=execution.steps_taken + steps, **_ended(tx, reason), step=None)
 
 
-async def get_stuck(tx: Transaction, id: UUID, reason: StuckReason, detail: str, owner: UUID | None) -> bool:
-    """Hands an open execution to a person; False if it was not open any more."""
+async def get_stuck(
+    tx: Transaction, id: UUID, reason: StuckReason, detail: str, owner: UUID | None, *, step: str | None = None
+) -> bool:
+    """Hands an open execution to a person; False if it is not open any more, or stands elsewhere than at `step`."""
     statement = (
         update(executions)
         .where(
             executions.c.org_id == tx.org,
             executions.c.id == id,
             executions.c.status == ExecutionStatus.OPEN,
+            executions.c.step == step if step is not None else true(),
         )
         .values(
             status=ExecutionStatus.STUCK.value,

@@ -72,10 +72,15 @@ class Dispatch:
             return [], [], None
         client = await self._connect()
         gate = asyncio.Semaphore(AT_ONCE)
+        gone: list[str] = []
 
         async def one(wake: Wake) -> str | None:
             async with gate:
-                return await self._poke(client, wake)
+                # The client tries each for ten seconds; once one has found nobody, the others need not.
+                code = gone[0] if gone else await self._poke(client, wake)
+                if code == RPCStatusCode.UNAVAILABLE.name:
+                    gone.append(code)
+                return code
 
         outcomes = await asyncio.gather(*(one(wake) for wake in wakes))
         poked = [wake for wake, code in zip(wakes, outcomes, strict=True) if code is None]

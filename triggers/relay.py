@@ -97,7 +97,7 @@ class Relay:
 
 async def _decide(tx: Transaction, events: Sequence[Event]) -> list[UUID]:
     """Matches events with every rule and writes what was decided; the ids of the new runs."""
-    rules = await definitions.rules(tx)
+    rules = await definitions.rules(tx, min(event.at for event in events))
     if not rules:
         return []
     subjects = await facts.subjects(tx, [Links.to(e.subject_kind, e.subject_id) for e in events])

@@ -386,6 +386,10 @@ CREATE TABLE refusals (
   FOREIGN KEY (org_id, event_id) REFERENCES events
 );
 
+ALTER TABLE activities ADD FOREIGN KEY (org_id, execution_id) REFERENCES executions;
+ALTER TABLE activities ADD FOREIGN KEY (org_id, completed_by) REFERENCES users;
+CREATE INDEX activities_execution ON activities (org_id, execution_id) WHERE execution_id IS NOT NULL;
+
 CREATE TABLE reminders (
   org_id uuid NOT NULL REFERENCES organizations,
   id uuid NOT NULL,
@@ -440,6 +444,10 @@ CREATE TABLE notifications (
   read_at timestamptz,
   PRIMARY KEY (org_id, id),
   FOREIGN KEY (org_id, user_id) REFERENCES users,
+  FOREIGN KEY (org_id, contact_id) REFERENCES contacts,
+  FOREIGN KEY (org_id, company_id) REFERENCES companies,
+  FOREIGN KEY (org_id, deal_id) REFERENCES deals,
+  FOREIGN KEY (org_id, activity_id) REFERENCES activities,
   FOREIGN KEY (org_id, reminder_id) REFERENCES reminders,
   FOREIGN KEY (org_id, execution_id) REFERENCES executions,
   CHECK ((reminder_id IS NULL) = (occurrence IS NULL))

@@ -221,7 +221,7 @@ async def test_the_ids_of_what_a_step_makes_come_from_its_effect_key_alone(base)
 )
 async def test_what_only_a_person_can_mend_makes_the_run_stuck_with_its_reason(base, step, reason):
     run = await start_run(base, on_stage(task("before"), step, task("after")))
-    assert not (await advance(base, run)).done
+    assert (await advance(base, run)).done, "a stuck run keeps no workflow open"
     (row,) = await base.rows("SELECT status, stuck_reason, stuck_detail, stuck_owner_id, step, due_at FROM executions")
     assert (row["status"], row["stuck_reason"], row["stuck_owner_id"]) == ("stuck", reason, base.admin)
     assert row["stuck_detail"]
