@@ -121,6 +121,12 @@ def create_org(
     _answer(asyncio.run(create(name, email, slug, zone)))
 
 
+def names_of_commands() -> set[str]:
+    """Every command, as it is typed."""
+    commands = app.registered_commands
+    return {each.name or each.callback.__name__ for each in commands if each.callback is not None}
+
+
 def _serve(service: str, *needed: str) -> None:
     from runtime import logs, settings, wiring
 

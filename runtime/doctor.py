@@ -10,9 +10,9 @@ from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.service import RPCError
 
+from domain.words import Target
 from runtime import migrating, temporal, wiring
 from runtime.settings import Settings
-from domain.words import Target
 from store import health, queues
 from store.transaction import Database
 
@@ -148,7 +148,9 @@ async def _of_api(settings: Settings) -> Finding:
         async with httpx2.AsyncClient(timeout=5, trust_env=False) as client:
             status = (await client.get(url)).status_code
     except httpx2.HTTPError as error:
-        return Finding("api", well=False, words=f"{url} does not answer ({type(error).__name__}). Is `drumbeat api` running?")
+        return Finding(
+            "api", well=False, words=f"{url} does not answer ({type(error).__name__}). Is `drumbeat api` running?"
+        )
     if status != httpx2.codes.OK:
         return Finding("api", well=False, words=f"{url} answers {status}; its body says what is missing.")
     return Finding("api", well=True, words=f"{url} answers.")

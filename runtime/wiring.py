@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import structlog
 import uvicorn
-from api.app import create_app
 from temporalio.client import Client
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.advance import Advance
+from api.app import create_app
 from runtime import migrating, temporal
 from runtime.settings import Settings
 from store import hints

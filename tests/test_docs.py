@@ -2,12 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
-import typer.main
 
 from api.app import create_app
-from cli.commands import app
+from cli.commands import names_of_commands
 from domain import words
 from domain.conditions import Operator
 from domain.documents import RuleDocument
@@ -15,11 +15,8 @@ from runtime.settings import EmbeddedSettings, Settings
 from store.transaction import Database
 
 ROOT = Path(__file__).parent.parent
-PAGES = {
-    str(path.relative_to(ROOT)): path.read_text()
-    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
-}
-COMMANDS = typer.main.get_command(app).commands
+PAGES = {str(path.relative_to(ROOT)): path.read_text() for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]}
+COMMANDS = names_of_commands()
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -33,8 +30,10 @@ def test_each_command_that_is_named_exists(page):
     for name in re.findall(r"(?:\./|`)drumbeat ([a-z][a-z-]*)", PAGES[page]):
         assert name in COMMANDS
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"`make ([a-z]+)", PAGES[page]) + re.findall(r"^make ([a-z]+)$", PAGES[page], re.M):
-        assert re.search(rf"^{target}:", makefile, re.M), target
+    for target in re.findall(r"`make ([a-z]+)", PAGES[page]) + re.findall(
+        r"^make ([a-z]+)$", PAGES[page], re.MULTILINE
+    ):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
 def test_the_operators_guide_names_every_command():
@@ -43,23 +42,23 @@ def test_the_operators_guide_names_every_command():
 
 
 def test_the_operators_guide_lists_exactly_the_settings_there_are():
-    listed = set(re.findall(r"^\| `DRUMBEAT_(\w+)`", PAGES["docs/operator.md"], re.M))
+    listed = set(re.findall(r"^\| `DRUMBEAT_(\w+)`", PAGES["docs/operator.md"], re.MULTILINE))
     assert listed == {name.upper() for name in (*Settings.model_fields, *EmbeddedSettings.model_fields)}
 
 
 def test_the_glossary_explains_every_reason_and_no_other():
-    explained = set(re.findall(r"^\| `(\w+)` \|", PAGES["docs/glossary.md"], re.M))
+    explained = set(re.findall(r"^\| `(\w+)` \|", PAGES["docs/glossary.md"], re.MULTILINE))
     assert explained == {*words.Refusal, *words.StuckReason}
 
 
 def test_the_admins_guide_names_every_operator_trigger_and_step():
     guide = PAGES["docs/admin.md"]
-    for name in (*Operator.__args__, *re.findall(r"'const': '([a-z_.]+)'", str(RuleDocument.model_json_schema()))):
+    for name in (*get_args(Operator), *re.findall(r"'const': '([a-z_.]+)'", str(RuleDocument.model_json_schema()))):
         assert f"`{name}`" in guide, name
 
 
 def test_the_integrators_guide_lists_exactly_the_events_there_are():
-    listed = set(re.findall(r"^\| `(\w+\.\w+)` \|", PAGES["docs/integrator.md"], re.M))
+    listed = set(re.findall(r"^\| `(\w+\.\w+)` \|", PAGES["docs/integrator.md"], re.MULTILINE))
     assert listed == set(words.EventType)
 
 

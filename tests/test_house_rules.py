@@ -53,7 +53,9 @@ def test_sql_is_written_in_the_store_and_the_migrations_only():
     assert elsewhere <= {"runtime/migrating.py", "runtime/postgres.py", "cli/demo/__init__.py", "cli/demo/judge.py"}
 
 
-@pytest.mark.parametrize("name", [name for name, _ in of("domain", "store", "triggers", "workflows", "activities", "api")])
+@pytest.mark.parametrize(
+    "name", [name for name, _ in of("domain", "store", "triggers", "workflows", "activities", "api")]
+)
 def test_no_process_clock_is_read_for_business_time(name):
     clocks = ("datetime.now", "datetime.utcnow", "datetime.today", "date.today", "time.time", "workflow.now")
     assert [call for call in calls(MODULES[name]) if call.endswith(clocks)] == []

@@ -1,4 +1,4 @@
-# ruff: noqa: ANN001, ANN401, FBT001  (parameters come from tables and strategies)
+# ruff: noqa: FBT001  (parameters come from tables and strategies)
 # mypy: ignore-errors
 """Conditions: what each operator says of each type, three-valued logic, and the leaf that decided."""
 

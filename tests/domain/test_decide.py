@@ -1,4 +1,3 @@
-# ruff: noqa: ANN001  (parameters come from tables and strategies)
 # mypy: ignore-errors
 """The interpreter: any document, over any facts, walked by a clock that only ever jumps forward."""
 

@@ -1,4 +1,4 @@
-# ruff: noqa: ANN001, E501  (parameters come from tables and strategies; a row a line)
+# ruff: noqa: E501  (parameters come from tables and strategies; a row a line)
 # mypy: ignore-errors
 """Rule documents: what may be said, what is refused and with which words, and what survives storage."""
 

@@ -1,4 +1,3 @@
-# ruff: noqa: ANN001  (parameters come from tables and strategies)
 # mypy: ignore-errors
 """When a wait is over: tables around the awkward hours of the year, and laws that hold everywhere."""
 

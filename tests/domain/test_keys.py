@@ -1,4 +1,3 @@
-# ruff: noqa: ANN001  (parameters come from tables and strategies)
 # mypy: ignore-errors
 """Keys never change: a key made today must name the same effect after every release."""
 

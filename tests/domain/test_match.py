@@ -1,4 +1,3 @@
-# ruff: noqa: ANN001  (parameters come from tables and strategies)
 # mypy: ignore-errors
 """Matching: one event, one rule, at most one decision, with the reason and what was seen."""
 

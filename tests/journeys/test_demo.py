@@ -33,6 +33,8 @@ def test_the_demo_ends_well_though_api_database_and_temporal_are_killed_by_hand(
     ) as demo:
         told = []
         killed = 0
+        assert demo.stderr is not None
+        assert demo.stdout is not None
         for line in demo.stderr:
             told.append(line)
             for sign, victim in VICTIMS.items():

@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from domain.words import StuckReason
 from runtime import doctor
 from runtime.folders import CHECKOUT
 from runtime.settings import Settings
@@ -17,9 +18,7 @@ def settings(base, temporal_server, monkeypatch):
     """This test's database, the run's Temporal server, and an API that nobody serves."""
     for name, value in temporal_server.environment().items():
         monkeypatch.setenv(name, value)
-    return Settings(
-        database_url=base.app_url, relay_database_url=base.relay_url, api_port=1, task_queue="nobody-polls"
-    )
+    return Settings(database_url=base.app_url, relay_database_url=base.relay_url, api_port=1, task_queue="nobody-polls")
 
 
 async def told(settings):
@@ -48,7 +47,7 @@ async def test_a_database_that_is_away_is_named_with_the_setting_that_says_where
 async def test_a_stuck_run_and_an_overdue_one_are_findings_that_say_what_to_do(base, settings):
     run = await start_run(base, on_stage(wait(), task()))
     async with base.transaction() as tx:
-        await executions.get_stuck(tx, run, executions.StuckReason.RECORD_MISSING, "gone", None)
+        await executions.get_stuck(tx, run, StuckReason.RECORD_MISSING, "gone", None)
     findings = await told(settings)
     assert "POST /runs/{id}/retry" in findings["stuck"].words
     assert not findings["stuck"].well
@@ -65,7 +64,7 @@ async def test_a_repair_shows_first_and_then_wakes_every_open_row(base, settings
     assert await base.value("SELECT target_id FROM wakes") == run
 
 
-async def test_the_command_answers_programs_in_json_and_people_in_words_and_fails_when_something_is_ill(settings):
+def test_the_command_answers_programs_in_json_and_people_in_words_and_fails_when_something_is_ill(settings):
     environment = {
         **os.environ,
         "DRUMBEAT_DATABASE_URL": settings.secret("database_url"),
