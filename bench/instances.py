@@ -9,8 +9,8 @@ from pathlib import Path
 from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
+from runtime.wiring import sandbox
 from workflows.walk import Walk
 
 COUNT = 100
@@ -35,11 +35,10 @@ async def _create(history: str) -> float:
         for number in range(COUNT):
             yield WorkflowHistory.from_json(f"run-{number}", history)
 
-    restrictions = SandboxRestrictions.default.with_passthrough_modules("workflows", "domain")
     replayer = Replayer(
         workflows=[Walk],
         data_converter=pydantic_data_converter,
-        workflow_runner=SandboxedWorkflowRunner(restrictions=restrictions),
+        workflow_runner=sandbox(),
     )
     started = time.process_time()
     result = await asyncio.wait_for(replayer.replay_workflows(histories()), 60)

@@ -103,9 +103,7 @@ def worker(client: Client, app: Database, settings: Settings) -> Worker:
         task_queue=settings.task_queue,
         workflows=[Walk],
         activities=[Advance(app).advance],
-        workflow_runner=SandboxedWorkflowRunner(
-            restrictions=SandboxRestrictions.default.with_passthrough_modules("workflows", "domain")
-        ),
+        workflow_runner=sandbox(),
         max_concurrent_workflow_tasks=8,
         max_concurrent_local_activities=settings.pool_size + settings.pool_overflow,
         max_cached_workflows=1000,
@@ -114,6 +112,12 @@ def worker(client: Client, app: Database, settings: Settings) -> Worker:
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=2),
         graceful_shutdown_timeout=timedelta(seconds=10),
     )
+
+
+def sandbox() -> SandboxedWorkflowRunner:
+    """Where workflow code runs: watched, but for our own modules, which are imported once and not per instance."""
+    restrictions = SandboxRestrictions.default.with_passthrough_modules("workflows", "domain")
+    return SandboxedWorkflowRunner(restrictions=restrictions)
 
 
 def until_told() -> asyncio.Event:

@@ -17,9 +17,9 @@ from temporalio import workflow
 from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from domain.words import Role, Target
+from runtime.wiring import sandbox
 from store import contacts, identity
 from store.executions import retry
 from tests.driving import act, on_stage, task, until, wait
@@ -133,11 +133,10 @@ SCENARIOS = (
 
 
 def replayer(*workflows: type) -> Replayer:
-    restrictions = SandboxRestrictions.default.with_passthrough_modules("workflows", "domain")
     return Replayer(
         workflows=workflows,
         data_converter=pydantic_data_converter,
-        workflow_runner=SandboxedWorkflowRunner(restrictions=restrictions),
+        workflow_runner=sandbox(),
     )
 
 

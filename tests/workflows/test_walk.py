@@ -10,11 +10,11 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.worker import Worker
-from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.advance import Advance
 from domain.keys import workflow_id
 from domain.words import ReminderStatus, Target
+from runtime.wiring import sandbox
 from store import contacts, deals, executions, reminders
 from tests.driving import act, blocked, on_stage, start_run, task, until, wait
 from triggers.sweep import Sweep
@@ -236,10 +236,9 @@ class Held:
 async def test_a_poke_that_arrives_while_advance_is_under_way_is_not_lost(base, temporal, times):
     held, queue = Held(base.app), f"held-{secrets.token_hex(4)}"
     run = await start_run(base, LATER)
-    runner = SandboxedWorkflowRunner(
-        restrictions=SandboxRestrictions.default.with_passthrough_modules("workflows", "domain")
-    )
-    async with Worker(temporal, task_queue=queue, workflows=[Walk], activities=[held.advance], workflow_runner=runner):
+    async with Worker(
+        temporal, task_queue=queue, workflows=[Walk], activities=[held.advance], workflow_runner=sandbox()
+    ):
         handle = await temporal.start_workflow(
             Walk.run,
             Waiter(org=base.org, kind=Target.RUN, id=run),
