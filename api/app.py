@@ -55,6 +55,9 @@ def create_app(database: Database, master_key: bytes, *, revision: str | None = 
         version="1",
         summary="Sales automation that never drops a follow-up.",
         redirect_slashes=False,
+        # The pages that would show the description load their code from elsewhere, into this origin.
+        docs_url=None,
+        redoc_url=None,
         generate_unique_id_function=_operation,
     )
     app.state.database = database

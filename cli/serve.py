@@ -10,7 +10,7 @@ async def serve_up(*, workers: int, port: int) -> None:
     """Starts everything, says where it answers, and serves until told to end."""
     home = EmbeddedSettings().home
     async with Stack(home, temporal_server(), workers=workers, api_port=port) as stack:
-        say(f"Drumbeat serves at {stack.api_url} (API description: {stack.api_url}/docs).")
+        say(f"Drumbeat serves at {stack.api_url} (described at {stack.api_url}/openapi.json).")
         say('Make an organization: ./drumbeat create-org "Acme" --email you@example.com')
         say("Is all well? ./drumbeat doctor.  Stop: Ctrl-C.")
         await stack.supervise()

@@ -52,7 +52,7 @@ async def run(*, seed: int, keep: bool) -> bool:
         revive.cancel()
         if keep:
             console.print(
-                f"It goes on: the API at {stack.api_url} (try {stack.api_url}/docs); data in {home}. Ctrl-C ends it."
+                f"It goes on: the API at {stack.api_url} (described at /openapi.json); data in {home}. Ctrl-C ends it."
             )
             await stack.supervise()
     return well
