@@ -3,9 +3,11 @@
 And what an error of the database means to who must answer for it.
 """
 
+import re
 from uuid import UUID
 
-from sqlalchemy.exc import DBAPIError, InterfaceError
+from pydantic.alias_generators import to_camel
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 _LOCK_TIMEOUT = "55P03"
@@ -94,3 +96,26 @@ def sqlstate(error: BaseException) -> str:
     """PostgreSQL's code, of the driver's own error or one the library wrapped; empty for what has none."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     return str(getattr(cause, "sqlstate", None) or "")
+
+
+def reference_error(error: IntegrityError) -> Refused | None:
+    """The refusal that a violated foreign key or CHECK means; None for a unique index.
+
+    Read from the constraint's name, which the database made of the table and its columns.
+    """
+    cause = getattr(error.orig, "__cause__", None)
+    constraint = str(getattr(cause, "constraint_name", "") or "")
+    table = str(getattr(cause, "table_name", "") or "")
+    name = constraint.removeprefix(f"{table}_")
+    if re.fullmatch(r"check\d*", name):
+        return Invalid("these values do not go together")
+    if name.endswith("_fkey"):
+        column = name.removesuffix("_fkey").removeprefix("org_id_")
+        if column == "pipeline_stage":
+            return UnknownStage("no such stage in this pipeline", "stage")
+        field = to_camel(column)
+        return UnknownReference(f"{field} names nothing in this organization", field)
+    if name.endswith("_check"):
+        field = to_camel(name.removesuffix("_check"))
+        return Invalid(f"{field} has a value that is not allowed", field)
+    return None

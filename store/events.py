@@ -4,7 +4,6 @@ An event's number is its subject's revision after the write, so numbers per subj
 without a gap, in the order of the row's own lock.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -34,12 +33,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import insert as insert_or
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from uuid_utils.compat import uuid7
 
 from domain.words import EventType, Kind
-from store.errors import Invalid, NotFound, Refused, UnknownReference, UnknownStage
+from store.errors import NotFound
 from store.pages import Page, Span, equal, page
 from store.tables import events, outbox
 from store.transaction import Transaction
@@ -98,10 +96,7 @@ async def create(
         after=_picture(made.c, [*values, *(extra or {})]),
     )
     statement = select(made).add_cte(_kept(tx, fact))
-    try:
-        return (await tx.execute(statement)).one_or_none()
-    except IntegrityError as error:
-        raise reference_error(error) or error from None
+    return (await tx.write(statement)).one_or_none()
 
 
 async def create_many(
@@ -151,10 +146,7 @@ async def _create_batch(
         after=_picture(made.c, [name for name in rows[0] if name != "id"]),
     )
     statement = select(made.c.id).add_cte(_kept(tx, fact))
-    try:
-        return set((await tx.execute(statement)).scalars())
-    except IntegrityError as error:
-        raise reference_error(error) or error from None
+    return set((await tx.write(statement)).scalars())
 
 
 async def change(
@@ -216,10 +208,7 @@ async def change(
     )
     if along is not None:
         statement = statement.add_cte(along(after).returning(literal(1)).cte("along"))
-    try:
-        result = (await tx.execute(statement)).one_or_none()
-    except IntegrityError as error:
-        raise reference_error(error) or error from None
+    result = (await tx.write(statement)).one_or_none()
     if result is None:
         raise NotFound(kind.capitalize())
     if not result.changed__:
@@ -306,26 +295,3 @@ def _picture(columns: ReadOnlyColumnCollection[str, Any], names: Iterable[str]) 
     """The named columns as one JSON object, spelled as the API spells them."""
     pairs = [part for name in names for part in (literal(to_camel(name)), columns[name])]
     return func.jsonb_build_object(*pairs, type_=JSONB)
-
-
-def reference_error(error: IntegrityError) -> Refused | None:
-    """The refusal that a violated foreign key or CHECK means; None for a unique index.
-
-    Read from the constraint's name, which the database made of the table and its columns.
-    """
-    cause = getattr(error.orig, "__cause__", None)
-    constraint = str(getattr(cause, "constraint_name", "") or "")
-    table = str(getattr(cause, "table_name", "") or "")
-    name = constraint.removeprefix(f"{table}_")
-    if re.fullmatch(r"check\d*", name):
-        return Invalid("these values do not go together")
-    if name.endswith("_fkey"):
-        column = name.removesuffix("_fkey").removeprefix("org_id_")
-        if column == "pipeline_stage":
-            return UnknownStage("no such stage in this pipeline", "stage")
-        field = to_camel(column)
-        return UnknownReference(f"{field} names nothing in this organization", field)
-    if name.endswith("_check"):
-        field = to_camel(name.removesuffix("_check"))
-        return Invalid(f"{field} has a value that is not allowed", field)
-    return None

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 from domain.due import Calendar
 from domain.words import Role
 from store.errors import Duplicate, NotFound
-from store.events import Record, reference_error
+from store.events import Record
 from store.pages import Page, Span, equal, page
 from store.sealing import seal, unseal
 from store.tables import api_keys, organizations, pipelines, sources, stages, users
@@ -64,9 +64,9 @@ async def create_organization(database: Database, name: str, slug: str, calendar
             "created_at": tx.now,
         }
         try:
-            await tx.execute(insert(organizations).values(row))
-        except IntegrityError as error:
-            raise reference_error(error) or Duplicate(f"an organization '{slug}' exists", "slug", None) from None
+            await tx.write(insert(organizations).values(row))
+        except IntegrityError:
+            raise Duplicate(f"an organization '{slug}' exists", "slug", None) from None
         await tx.execute(insert(pipelines).values(org_id=org, key="default", name="Sales"))
         await tx.execute(
             insert(stages),
@@ -106,10 +106,7 @@ async def create_user(tx: Transaction, email: str, name: str, role: Role, manage
     statement = (
         insert_or(users).values(row).on_conflict_do_nothing(index_elements=["org_id", "email"]).returning(*users.c)
     )
-    try:
-        made = (await tx.execute(statement)).one_or_none()
-    except IntegrityError as error:
-        raise reference_error(error) or error from None
+    made = (await tx.write(statement)).one_or_none()
     if made is None:
         found = select(users.c.id).where(users.c.org_id == tx.org, users.c.email == email)
         existing = (await tx.execute(found)).scalar_one()
@@ -172,10 +169,7 @@ async def create_key(tx: Transaction, user: UUID, name: str, role: Role) -> tupl
         )
         .returning(*api_keys.c)
     )
-    try:
-        return (await tx.execute(statement)).one(), token
-    except IntegrityError as error:
-        raise reference_error(error) or error from None
+    return (await tx.write(statement)).one(), token
 
 
 async def search_keys(tx: Transaction, span: Span) -> Page:

@@ -6,10 +6,9 @@ from uuid import UUID
 
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
-from sqlalchemy.exc import IntegrityError
 
 from store.errors import NotFound
-from store.events import Record, reference_error
+from store.events import Record
 from store.pages import Page, Span, page
 from store.tables import notifications
 from store.transaction import Transaction
@@ -21,10 +20,7 @@ async def notify(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> None:
     Raises `UnknownReference` for an unknown user.
     """
     row = {"execution_id": tx.origin.execution, **values, "org_id": tx.org, "id": id, "created_at": tx.now}
-    try:
-        await tx.execute(insert_or(notifications).values(row).on_conflict_do_nothing())
-    except IntegrityError as error:
-        raise reference_error(error) or error from None
+    await tx.write(insert_or(notifications).values(row).on_conflict_do_nothing())
 
 
 async def mark_read(tx: Transaction, id: UUID, user: UUID) -> Record:

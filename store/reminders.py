@@ -7,14 +7,13 @@ from uuid import UUID
 
 from sqlalchemy import CTE, Update, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.sql.dml import ReturningUpdate
 from uuid_utils.compat import uuid7
 
 from domain.words import ReminderStatus, Target
 from store import queues
 from store.errors import IllegalTransition, NotFound
-from store.events import Record, reference_error
+from store.events import Record
 from store.pages import Page, Span, equal, page
 from store.tables import reminders
 from store.transaction import Transaction
@@ -39,10 +38,7 @@ async def create(tx: Transaction, values: Mapping[str, Any], *, id: UUID | None 
     }
     made = insert_or(reminders).values(row).on_conflict_do_nothing().returning(*reminders.c).cte("made")
     statement = select(made).add_cte(queues.waking(tx, Target.REMINDER, made))
-    try:
-        return (await tx.execute(statement)).one_or_none()
-    except IntegrityError as error:
-        raise reference_error(error) or error from None
+    return (await tx.write(statement)).one_or_none()
 
 
 async def snooze(tx: Transaction, id: UUID, until: datetime) -> Record:

@@ -8,8 +8,10 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CursorResult, Executable, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from store.errors import reference_error
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,16 @@ class Transaction:
     def real(self, business: timedelta) -> float:
         """Real seconds until a stretch of business time has passed."""
         return business.total_seconds() / self.scale
+
+    async def write(self, statement: Executable) -> CursorResult[Any]:
+        """As `execute`; a foreign key or CHECK that is violated is a `Refused` with the field it is about.
+
+        A unique index is the verb's own matter: its `IntegrityError` goes on.
+        """
+        try:
+            return await self.connection.execute(statement)
+        except IntegrityError as error:
+            raise reference_error(error) or error from None
 
     @asynccontextmanager
     async def savepoint(self) -> AsyncIterator[None]:
