@@ -75,6 +75,7 @@ class Stack:
         self._keyring: Keyring | None = None
         self._services: dict[str, Child] = {}
         self._held: set[str] = set()
+        self._stopping = False
         self.postgres = Postgres(home / "postgres", options=postgres_options)
         self.temporal = None if found.kind is Kind.ADDRESS else TemporalServer(found, home / "temporal")
 
@@ -107,18 +108,34 @@ class Stack:
         Raises TroubleError: the home folder is in use, a port is taken, or a process fails.
         """
         self._take_home()
+        self._stopping = False
         try:
             self._keyring = open_keyring(self._home / "secrets.json", data=self._home / "postgres" / "data")
-            await self.postgres.start()
-            if self.temporal is not None:
-                await self.temporal.start()
-            await self.postgres.create_database(DATABASE)
-            await self._migrate()
+            await self._prepare()
             write_private(self._environment_file, json.dumps(self.environment()))
             await self._start_services()
         except BaseException:
             await self.stop()
             raise
+
+    async def _prepare(self) -> None:
+        """Servers and schema. A server that is killed meanwhile, whatever that looks like, is begun with again."""
+        for last_try in (False, False, True):
+            try:
+                await self._start_servers()
+                await self.postgres.create_database(DATABASE)
+                await self._migrate()
+            except Exception:
+                if last_try or (self.postgres.running and (self.temporal is None or self.temporal.running)):
+                    raise
+            else:
+                return
+
+    async def _start_servers(self) -> None:
+        """Start what of the two does not run, but for what is kept stopped."""
+        for server, name in ((self.postgres, "postgres"), (self.temporal, "temporal")):
+            if server is not None and name not in self._held and not server.running:
+                await server.start()
 
     async def _start_services(self) -> None:
         if not port_is_free(self._api_port):
@@ -131,6 +148,7 @@ class Stack:
 
     async def stop(self) -> None:
         """Stop everything cleanly, what needs the others first; by force what takes over ten seconds."""
+        self._stopping = True
         await asyncio.gather(*(child.end(SIGTERM, _STOP_SECONDS) for child in self._services.values()))
         self._services.clear()
         if self.temporal is not None:
@@ -183,7 +201,7 @@ class Stack:
     async def revive(self) -> None:
         """Start again whatever dies, without end; `supervise` does it until told to stop."""
         pauses = {name: _Pause() for name in ("postgres", "temporal", *self.names)}
-        while True:
+        while not self._stopping:
             for server, name in ((self.postgres, "postgres"), (self.temporal, "temporal")):
                 if server is not None and name not in self._held and not server.running and pauses[name].over():
                     self._tell(f"{name} has ended; starting it again.")
@@ -222,12 +240,19 @@ class Stack:
         return spawn([*self._command, *arguments], log=self._log(name), env=environment, folder=CHECKOUT)
 
     async def _ready(self, name: str) -> None:
-        child = self.service(name)
+        """Wait for a service; one that was killed by a signal is started again, one that gave up is not."""
         deadline = time.monotonic() + _READY_SECONDS
-        while child.running and time.monotonic() < deadline:
-            if await asyncio.to_thread(self._answers) if name == "api" else _has_said_ready(child):
+        while time.monotonic() < deadline:
+            await self._start_servers()
+            child = self.service(name)
+            if not child.running:
+                if (child.exit_code or 0) >= 0:
+                    break
+                self._spawn(name)
+            elif await asyncio.to_thread(self._answers) if name == "api" else _has_said_ready(child):
                 return
             await asyncio.sleep(_POLL_SECONDS)
+        child = self.service(name)
         state = f"ended with exit code {child.exit_code}" if not child.running else "is not ready"
         message = f"The service {name} {state} (log: {self._log(name)}):\n{child.last_words()}"
         raise StackError(message)

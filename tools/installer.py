@@ -16,6 +16,7 @@ from runtime.trouble import TroubleError
 REQUIREMENTS = CHECKOUT / "requirements"
 # The first to understand a cooldown in days, which pyproject.toml asks for.
 _OLDEST = (0, 10)
+_SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
 def installer(cache: Path) -> Path:
@@ -40,7 +41,9 @@ def installer(cache: Path) -> Path:
 
 def environment(cache: Path) -> dict[str, str]:
     """Return the environment for uv: it fetches no Python, and writes to our cache unless told another."""
-    return {"UV_CACHE_DIR": str(cache / "packages"), **os.environ, "UV_PYTHON_DOWNLOADS": "never"}
+    # Behind a proxy of the company's the machine knows certificates that the installer does not bring.
+    own = {"UV_SYSTEM_CERTS": "true"} if _SYSTEM_CERTIFICATES.exists() else {}
+    return {"UV_CACHE_DIR": str(cache / "packages"), **own, **os.environ, "UV_PYTHON_DOWNLOADS": "never"}
 
 
 def _recent(program: str) -> bool:

@@ -40,27 +40,29 @@ async def run(*, seed: int, keep: bool) -> bool:
     console.print("Starting PostgreSQL, Temporal, the API, the relay and two workers; a day passes in four seconds.")
     async with stack:
         revive = asyncio.create_task(stack.revive())
+        token = ""
         try:
-            figures, verdicts = await _job(stack, seed, console)
+            token = await _organization(stack)
+            figures, verdicts = await _job(stack, token, seed, console)
         except GaveUp as gave_up:
             figures, verdicts = {}, [Verdict("every request was answered", [str(gave_up)])]
+        finally:
+            revive.cancel()
+            await asyncio.gather(revive, return_exceptions=True)
         report.show(console, figures, verdicts)
         well = all(verdict.holds for verdict in verdicts)
         answer = {"seed": seed, "well": well, "figures": figures, "invariants": [asdict(v) for v in verdicts]}
         if not sys.stdout.isatty():  # a person has read the tables
             sys.stdout.write(json.dumps(answer, indent=2, default=str) + "\n")
-        revive.cancel()
         if keep:
-            console.print(
-                f"It goes on: the API at {stack.api_url} (described at /openapi.json); data in {home}. Ctrl-C ends it."
-            )
+            console.print(f"It goes on: the API at {stack.api_url} (described at /openapi.json), data in {home}.")
+            console.print(f"Its admin's key: {token}  Ctrl-C ends it.", soft_wrap=True)
             await stack.supervise()
     return well
 
 
-async def _job(stack: Stack, seed: int, console: Console) -> tuple[dict[str, object], list[Verdict]]:
+async def _job(stack: Stack, token: str, seed: int, console: Console) -> tuple[dict[str, object], list[Verdict]]:
     started = time.monotonic()
-    token = await _organization(stack)
     office = Office(stack.api_url, token)
     tables = Tables(stack.postgres.admin_url(DATABASE))
     try:

@@ -17,6 +17,7 @@ _AWAY = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.InternalClientError,  # what the driver says of a connection that is cut while it is being made
 )
 
 INVARIANTS: Mapping[str, str] = {
