@@ -13,12 +13,36 @@ from uuid import UUID
 from pydantic import BaseModel
 from pydantic.alias_generators import to_snake
 
-from domain.documents import CreateTask, MoveStage, Notify, Person, Remind, SetField, writable
+from domain.documents import (
+    CreateTask,
+    Enroll,
+    MoveStage,
+    Notify,
+    Person,
+    Remind,
+    SendEmail,
+    SetField,
+    TakeOut,
+    writable,
+)
 from domain.due import Amount, Calendar, Wait, due
 from domain.keys import EffectKey
-from domain.words import Kind, StuckReason
-from store import activities, companies, contacts, deals, identity, notifications, reminders
-from store.errors import Refused, UnknownStage
+from domain.words import Kind, NotEnrolled, StuckReason
+from store import (
+    activities,
+    addresses,
+    companies,
+    contacts,
+    deals,
+    enrollments,
+    identity,
+    intents,
+    mailboxes,
+    notifications,
+    reminders,
+    templates,
+)
+from store.errors import IllegalTransition, NotFound, Refused, UnknownStage
 from store.facts import Subject
 from store.transaction import Transaction
 
@@ -34,12 +58,13 @@ class Unable(Exception):  # noqa: N818  (it is an outcome: the execution becomes
 
 @dataclass(frozen=True)
 class Scene:
-    """What an action works with; `anchor` is the planned instant of the step."""
+    """What an action works with; `anchor` is the planned instant of the step, `mailbox` the execution's own."""
 
     key: EffectKey
     subject: Subject
     calendar: Calendar
     anchor: datetime
+    mailbox: UUID | None = None
 
 
 @dataclass(frozen=True)
@@ -147,6 +172,46 @@ async def notify(tx: Transaction, action: Notify, scene: Scene) -> Did:
     }
     await notifications.notify(tx, made, values)
     return Did({"user": str(user)}, Kind.NOTIFICATION, made)
+
+
+@performs(SendEmail)
+async def send_email(tx: Transaction, action: SendEmail, scene: Scene) -> Did:
+    """Writes the message; what it says is decided when its mailbox sends it."""
+    contact = _record(scene, "contact")
+    email = scene.subject.facts["contact"]["email"]
+    if email is None:
+        raise Unable(StuckReason.EMAIL_MISSING, "the contact has no email address")
+    if action.template is not None and await templates.find(tx, action.template) is None:
+        raise Unable(StuckReason.TEMPLATE_MISSING, f"template {action.template} is gone")
+    mailbox = (await mailboxes.senders(tx)).choose(scene.subject.owner, scene.mailbox)
+    if mailbox is None:
+        raise Unable(StuckReason.MAILBOX_MISSING, "its mailbox is gone, or there is none to send from")
+    address = await addresses.known(tx, email)
+    made = await intents.write(tx, scene.key, mailbox=mailbox, contact=contact, address=address.id, due_at=scene.anchor)
+    return Did({"mailbox": str(mailbox), "dueAt": scene.anchor.isoformat()}, Kind.MESSAGE, made)
+
+
+@performs(Enroll)
+async def enroll(tx: Transaction, action: Enroll, scene: Scene) -> Did:
+    """Where the contact may not be enrolled, that is what the step saw, and the execution goes on."""
+    made = scene.key.made("enrollment")
+    deal = scene.subject.links.deal_id
+    try:
+        asked = enrollments.Asked(_record(scene, "contact"), id=made, deal=deal)
+        (answered,) = await enrollments.enroll(tx, action.sequence, [asked])
+    except NotFound:
+        raise Unable(StuckReason.SEQUENCE_MISSING, f"there is no sequence {action.sequence}") from None
+    except IllegalTransition:
+        return Did({"refused": NotEnrolled.SEQUENCE_NOT_ACTIVE.value})
+    if answered.reason is not None:
+        return Did({"refused": answered.reason.value, "existing": answered.existing and str(answered.existing)})
+    return Did({}, Kind.ENROLLMENT, made)
+
+
+@performs(TakeOut)
+async def take_out(tx: Transaction, action: TakeOut, scene: Scene) -> Did:
+    ended = await enrollments.take_out(tx, _record(scene, "contact"), action.sequence)
+    return Did({"ended": [str(one) for one in ended]})
 
 
 def _record(scene: Scene, root: str) -> UUID:

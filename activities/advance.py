@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from functools import lru_cache
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,20 +14,20 @@ from activities.actions import Scene, Unable, perform
 from domain.decide import (
     Finished,
     Lost,
+    Mailed,
+    Parks,
     Passed,
     Perform,
-    Places,
     Position,
+    Situation,
     Waits,
     decide,
     needs,
-    places,
 )
-from domain.due import Amount, Calendar, Wait, due
+from domain.due import Amount, Calendar, Due, Wait, due
 from domain.keys import EffectKey
-from domain.words import ExitReason, ReminderStatus, StepOutcome, StuckReason, Target
-from store import executions, facts, identity, notifications, reminders
-from store.definitions import read
+from domain.words import Awaits, ExitReason, Kind, ReminderStatus, StepOutcome, StuckReason, Target
+from store import definitions, executions, facts, identity, notifications, reminders
 from store.errors import is_transient
 from store.events import Record
 from store.executions import Taken
@@ -65,7 +65,7 @@ class Advance:
     async def advance(self, waiter: Waiter) -> Answer:
         """Raises only coded `ApplicationError`s, whose text holds no data of any record."""
         try:
-            if waiter.kind == Target.REMINDER:
+            if waiter.kind is Target.REMINDER:
                 async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
                     return await advance_reminder(tx, waiter.id)
             return await self._run(waiter)
@@ -96,59 +96,122 @@ class Advance:
             async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
                 await advance_run(tx, waiter.id, most=steps)
         async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
-            owner = await identity.first_admin(tx)
+            owner = await identity.who_mends(tx, waiter.id)
             stuck = await executions.get_stuck(tx, waiter.id, cause.reason, cause.detail, owner, step=step)
         return _DONE if stuck else Answer(seconds=0)
 
 
 async def advance_run(tx: Transaction, id: UUID, *, most: int = MAX_STEPS) -> Answer:
-    """Takes every step that is due, at most `most` and for a second. Raises `StepUnable`; nothing is written then."""
+    """Takes every step that is due, of a run or an enrollment: at most `most`, and for a second.
+
+    Raises `StepUnable`; nothing is written then. One that awaits a fact needs no workflow: whoever
+    records the fact wakes it.
+    """
     execution = await executions.lock_due(tx, id)
     if execution is None:
         return _DONE
-    acting = tx.acting(Origin("rule", execution.definition_id, tuple(execution.chain), execution.id))
-    route = _route(execution.document)
-    calendar = Calendar.model_validate(execution.calendar)
-    position = Position(execution.step, execution.anchor)
-    taken: list[Taken] = []
+    walk = _Walk(execution, await executions.last_message(tx, execution))
+    if walk.paused:
+        return await _stay(tx, walk)
+    acting = tx.acting(Origin(walk.actor, execution.definition_id, tuple(execution.chain), execution.id))
     started = time.monotonic()
     for _ in range(most):
-        if taken and time.monotonic() - started > MAX_SECONDS:
+        if walk.taken and time.monotonic() - started > MAX_SECONDS:
             break
-        subject, looked_at = await _look(tx, execution, needs(route, position))
-        zone = (looked_at.get("contact") or {}).get("timeZone")
-        here = calendar.model_copy(update={"contact_zone": zone})
-        decision = decide(route, position, looked_at, tx.now, here)
+        subject, looked_at = await _look(tx, execution, needs(walk.route, walk.position))
+        situation = walk.situation(tx, (looked_at.get("contact") or {}).get("timeZone"))
+        decision = decide(walk.route, walk.position, looked_at, situation)
         match decision:
             case Perform() | Passed():
                 try:
-                    taken.append(await _take(acting, execution, decision, position, subject, here))
+                    taken = await _take(acting, execution, decision, walk.position, subject, situation.calendar)
                 except Unable as unable:
-                    raise StepUnable(unable, decision.step, len(taken)) from None
-                position = decision.then
-            case Waits():
-                await executions.record(tx, execution, taken)
-                await executions.stand(
-                    tx,
-                    execution,
-                    steps=len(taken),
-                    step=position.step,
-                    anchor=position.anchor,
-                    due_at=decision.due.at,
-                    waits=decision.due.model_dump(mode="json"),
-                )
-                return Answer(seconds=tx.real(decision.due.at - tx.now))
-            case Finished():
-                return await _finish(tx, execution, taken, decision)
+                    raise StepUnable(unable, decision.step, len(walk.taken)) from None
+                walk.took(taken, decision)
+            case Waits() | Parks() | Finished():
+                return await _rest(tx, walk, decision)
             case Lost():
                 gone = Unable(StuckReason.DOCUMENT_UNREADABLE, f"no step '{decision.step}'")
-                raise StepUnable(gone, decision.step, len(taken))
-    await executions.record(tx, execution, taken)
-    await executions.stand(
-        tx, execution, steps=len(taken), step=position.step, anchor=position.anchor,
-        due_at=tx.now, waits=None,
-    )  # fmt: skip
+                raise StepUnable(gone, decision.step, len(walk.taken))
+    await walk.stand(tx, due_at=tx.now)
     return Answer(seconds=0)
+
+
+class _Walk:
+    """An execution while its steps are taken: where it stands, and what is to be written of it."""
+
+    def __init__(self, execution: Record, message: Record | None) -> None:
+        self.execution = execution
+        self.actor = "sequence" if execution.kind == Target.ENROLLMENT else "rule"
+        self.route = definitions.route(execution.kind, execution.document)
+        self.position = Position(execution.step, execution.anchor)
+        self.taken: list[Taken] = []
+        self.pauses = [
+            (datetime.fromisoformat(since), until and datetime.fromisoformat(until))
+            for since, until in execution.pauses or ()
+        ]
+        self.paused = any(until is None for _, until in self.pauses)
+        self._calendar = Calendar.model_validate(execution.calendar)
+        self._message: UUID | None = execution.message_id
+        self._mailed = Mailed(message.due_at, message.accepted_at, message.over) if message else None
+
+    def situation(self, tx: Transaction, zone: str | None) -> Situation:
+        return Situation(
+            tx.now,
+            self._calendar.model_copy(update={"contact_zone": zone}),
+            self._mailed,
+            self.pauses,
+        )
+
+    def took(self, taken: Taken, decision: Perform | Passed) -> None:
+        self.taken.append(taken)
+        self.position = decision.then
+        if taken.made_kind is Kind.MESSAGE:
+            self._message, self._mailed = taken.made_id, Mailed(self.position.anchor, None, over=False)
+        elif taken.outcome is StepOutcome.WAITED:
+            self._message, self._mailed = None, None
+
+    async def stand(
+        self, tx: Transaction, *, due_at: datetime | None, awaits: Awaits | None = None, waits: Due | None = None
+    ) -> None:
+        await executions.record(tx, self.execution, self.taken)
+        await executions.stand(
+            tx,
+            self.execution,
+            steps=len(self.taken),
+            step=self.position.step,
+            anchor=self.position.anchor,
+            message=self._message,
+            due_at=due_at,
+            awaits=awaits,
+            waits=waits.model_dump(mode="json") if waits else None,
+        )
+
+
+async def _rest(tx: Transaction, walk: _Walk, decision: Waits | Parks | Finished) -> Answer:
+    """Writes where a walk comes to rest, for now or for good."""
+    match decision:
+        case Waits():
+            await walk.stand(tx, due_at=decision.due.at, waits=decision.due)
+            return Answer(seconds=tx.real(decision.due.at - tx.now))
+        case Parks():
+            return await _park(tx, walk, decision)
+        case Finished():
+            return await _finish(tx, walk.execution, walk.taken, decision)
+
+
+async def _stay(tx: Transaction, walk: _Walk) -> Answer:
+    """Its sequence is paused; unless it was resumed while this waited for the execution's lock."""
+    if walk.execution.awaits == Awaits.RESUME:
+        return _DONE
+    if not await definitions.is_paused(tx, walk.execution.definition_id):
+        return Answer(seconds=0)
+    return await _park(tx, walk, Parks(walk.execution.step, Awaits.RESUME, None))
+
+
+async def _park(tx: Transaction, walk: _Walk, decision: Parks) -> Answer:
+    await walk.stand(tx, due_at=None, awaits=decision.awaits, waits=decision.due)
+    return _DONE
 
 
 async def advance_reminder(tx: Transaction, id: UUID) -> Answer:
@@ -167,11 +230,6 @@ async def advance_reminder(tx: Transaction, id: UUID) -> Answer:
     await _tell(tx, reminder, manager or reminder.owner_id, "escalation")
     await reminders.escalated(tx, id)
     return _DONE
-
-
-@lru_cache(maxsize=1000)
-def _route(document: str) -> Places:
-    return places(read(document))
 
 
 async def _look(tx: Transaction, execution: Record, roots: frozenset[str]) -> tuple[Subject, Mapping[str, Any]]:
@@ -204,7 +262,7 @@ async def _take(
         kind = "wait" if decision.outcome is StepOutcome.WAITED else "branch"
         return Taken(decision.step, kind, decision.outcome, decision.saw.model_dump(mode="json"))
     key = EffectKey(execution.id, decision.step, 1)
-    did = await perform(tx, decision.action, Scene(key, subject, calendar, position.anchor))
+    did = await perform(tx, decision.action, Scene(key, subject, calendar, position.anchor, execution.destination_id))
     return Taken(decision.step, decision.action.type, StepOutcome.DONE, did.saw, did.made_kind, did.made_id)
 
 

@@ -41,7 +41,7 @@ class Activity(Shown):
     contact_id: UUID | None
     company_id: UUID | None
     deal_id: UUID | None
-    run_id: Annotated[UUID | None, Field(validation_alias="execution_id")]
+    execution_id: Annotated[UUID | None, Field(description="The run or enrollment whose step it is.")]
     custom_fields: dict[str, Any]
     metadata: dict[str, Any]
     revision: int

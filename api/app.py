@@ -12,21 +12,31 @@ from starlette.exceptions import HTTPException
 
 from api import (
     activities,
+    addresses,
     companies,
     contacts,
     deals,
+    enrollments,
     events,
     imports,
+    inbound_mail,
     keys,
+    letters,
+    mailboxes,
     me,
+    messages,
     notifications,
     problems,
     refusals,
     reminders,
     rules,
     runs,
+    sending,
+    sequences,
     sources,
     stages,
+    templates,
+    unsubscribe,
     users,
     webhooks,
 )
@@ -36,8 +46,8 @@ from store import health
 from store.transaction import Database
 
 _NOUNS = (
-    contacts, companies, deals, stages, activities, rules, runs, refusals, reminders, notifications, users, keys,
-    sources, events, imports, me,
+    contacts, companies, deals, stages, activities, sequences, enrollments, templates, mailboxes, messages, letters,
+    addresses, sending, rules, runs, refusals, reminders, notifications, users, keys, sources, events, imports, me,
 )  # fmt: skip
 _ALWAYS = problems.responses(
     HTTPStatus.UNAUTHORIZED,
@@ -68,7 +78,9 @@ def create_app(database: Database, master_key: bytes, *, revision: str | None = 
         app.add_exception_handler(kind, _problem)
     for noun in _NOUNS:
         app.include_router(noun.router, prefix="/api/v1", responses=_ALWAYS)
+    app.include_router(inbound_mail.router)  # before the webhooks, whose sources have any name
     app.include_router(webhooks.router)
+    app.include_router(unsubscribe.router)
     app.include_router(_health)
     return app
 

@@ -20,12 +20,19 @@ _SEE = frozenset(
     f"{noun}:read"
     for noun in (
         "contact", "company", "deal", "activity", "reminder", "notification", "rule", "run", "event", "user", "key",
-        "source",
+        "source", "sequence", "enrollment", "template", "mailbox", "message", "letter", "address", "sending",
     )
 )  # fmt: skip
-_SELL = frozenset(f"{noun}:write" for noun in ("contact", "company", "deal", "activity", "reminder", "notification"))
-_OPERATE = frozenset({"run:operate", "import:write"})
-_ADMINISTER = frozenset(f"{noun}:write" for noun in ("rule", "user", "key", "source"))
+_SELL = frozenset(
+    f"{noun}:write"
+    for noun in (
+        "contact", "company", "deal", "activity", "reminder", "notification", "enrollment", "message", "letter",
+    )
+) | {"address:suppress"}  # fmt: skip
+_OPERATE = frozenset({
+    "run:operate", "import:write", "sequence:write", "template:write", "address:release", "sending:stop",
+})  # fmt: skip
+_ADMINISTER = frozenset(f"{noun}:write" for noun in ("rule", "user", "key", "source", "mailbox", "sending"))
 
 PERMISSIONS: Mapping[Role, frozenset[str]] = {
     Role.READONLY: _SEE,

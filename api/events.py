@@ -30,7 +30,7 @@ class Event(Shown):
     actor_kind: str
     actor_id: UUID | None
     chain: list[UUID]
-    run_id: Annotated[UUID | None, Field(validation_alias="execution_id")]
+    execution_id: Annotated[UUID | None, Field(description="The run or enrollment whose step it is.")]
 
 
 class EventMany(Many):

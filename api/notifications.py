@@ -28,7 +28,7 @@ class Notification(Shown):
     deal_id: UUID | None
     activity_id: UUID | None
     reminder_id: UUID | None
-    run_id: Annotated[UUID | None, Field(validation_alias="execution_id")]
+    execution_id: Annotated[UUID | None, Field(description="The run or enrollment whose step it is.")]
     created_at: datetime
     read_at: datetime | None
 

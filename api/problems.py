@@ -3,6 +3,7 @@
 No text of the database, of a library or of a record gets into one.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Self
@@ -18,6 +19,7 @@ from store.errors import (
     Invalid,
     NotFound,
     Refused,
+    SequenceNotReady,
     Stale,
     UnknownReference,
     UnknownStage,
@@ -37,13 +39,32 @@ STATUSES: Mapping[type[Refused], HTTPStatus] = {
     UnknownReference: HTTPStatus.UNPROCESSABLE_ENTITY,
     UnknownStage: HTTPStatus.UNPROCESSABLE_ENTITY,
     IllegalTransition: HTTPStatus.CONFLICT,
+    SequenceNotReady: HTTPStatus.CONFLICT,
     Stale: HTTPStatus.PRECONDITION_FAILED,
     KeyReused: HTTPStatus.UNPROCESSABLE_ENTITY,
     KeyInUse: HTTPStatus.CONFLICT,
 }
 """What a refusal of the store is in HTTP; a class not listed is its base's."""
 
-_FIELD_CODES = {"extra_forbidden": "unknown_field", "json_invalid": "malformed_json"}
+_FIELD_CODES = {
+    "extra_forbidden": "unknown_field",
+    "json_invalid": "malformed_json",
+    "union_tag_invalid": "unknown_kind",
+    "union_tag_not_found": "missing",
+}
+_OBJECT, _ID = "Input should be an object", "Input should be a valid UUID"
+_PLAINLY = {
+    "model_type": _OBJECT,
+    "model_attributes_type": _OBJECT,
+    "dict_type": _OBJECT,
+    "uuid_parsing": _ID,
+    "uuid_type": _ID,
+    "union_tag_not_found": "Field required",
+    "recursion_depth_exceeded": "Input is nested too deep",
+}
+"""What is said where the library would speak of Python."""
+_KINDS = ("kind", "type", "on")
+"""The fields that say which of several alternatives an object is."""
 _HEADERS = ("Idempotency-Key", "If-Match")
 
 
@@ -193,7 +214,25 @@ def _found(error: Mapping[str, Any], body: object) -> dict[str, str]:
     if tag.isalpha():  # the kind of thing is what is wrong, so the field that tells it is named
         path.append(tag)
     code = _FIELD_CODES.get(error["type"], error["type"])
-    return fault(where, path, code, str(error["msg"]).removeprefix("Value error, "))
+    return fault(where, path, code, _sentence(error))
+
+
+def _sentence(error: Mapping[str, Any]) -> str:
+    """What is wrong, in words of the API: no name of a class, no alternative that was not meant."""
+    ctx = error.get("ctx", {})
+    match error["type"]:
+        case "union_tag_invalid":
+            return f"Input should be {_either(ctx['expected_tags'])}"
+        case "literal_error" | "enum":
+            return f"Input should be {_either(ctx['expected'])}"
+        case known:
+            return _PLAINLY.get(known, str(error["msg"]).removeprefix("Value error, "))
+
+
+def _either(expected: str) -> str:
+    """The quoted values, whichever way the library lists them."""
+    *others, last = re.findall(r"'[^']*'", expected) or [expected]
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def fault(where: str, path: Sequence[str], code: str, message: str) -> dict[str, str]:
@@ -206,12 +245,15 @@ def fault(where: str, path: Sequence[str], code: str, message: str) -> dict[str,
 def _path(location: Sequence[str | int], body: object) -> list[str]:
     """A location as a path into what was sent: without the names of alternatives that pydantic puts between."""
     path: list[str] = []
-    value = body
+    value, named = body, False
     for position, part in enumerate(location):
+        if isinstance(value, Mapping) and not named and part in [value.get(kind) for kind in _KINDS]:
+            named = True
+            continue
         inside = isinstance(value, Mapping) and part in value
         inside = inside or (isinstance(value, list) and isinstance(part, int) and part < len(value))
         if inside:
-            value = value[part]  # type: ignore[index]  # one of the two holds it
+            value, named = value[part], False  # type: ignore[index]  # one of the two holds it
         elif position < len(location) - 1 or not isinstance(value, Mapping):
             continue
         path.append(str(part))

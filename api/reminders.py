@@ -35,7 +35,7 @@ class Reminder(Shown):
     company_id: UUID | None
     deal_id: UUID | None
     activity_id: UUID | None
-    run_id: Annotated[UUID | None, Field(validation_alias="execution_id")]
+    execution_id: Annotated[UUID | None, Field(description="The run or enrollment whose step it is.")]
     status: ReminderStatus
     due_at: datetime | None
     escalate_after: Amount | None

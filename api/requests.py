@@ -13,8 +13,12 @@ from api import problems
 from api.problems import Problem
 
 MOST_BYTES = 1 << 20
+MOST_BYTES_AT = {"/webhooks/mail": 30 << 20}
 MOST_BYTES_UNDER = {"/webhooks/": 256 << 10, "/api/v1/imports/": 20 << 20}
-"""How large a body may be, where it is not `MOST_BYTES`."""
+"""How large a body may be, where it is not `MOST_BYTES`: at one path, and under others."""
+
+_SECRET_PATHS = ("/u/",)
+"""What follows is a secret that whoever carries it may use, and stays out of the log."""
 
 log = structlog.get_logger()
 
@@ -49,9 +53,7 @@ class _Exchange:
         self._id = id_
         self._status: int | None = None
         self._received = 0
-        self._most = next(
-            (most for start, most in MOST_BYTES_UNDER.items() if scope["path"].startswith(start)), MOST_BYTES
-        )
+        self._most = _most_bytes(scope["path"])
 
     async def run(self, app: ASGIApp) -> None:
         started = time.perf_counter()
@@ -74,7 +76,7 @@ class _Exchange:
             log.info(
                 "request",
                 method=self._scope["method"],
-                path=self._scope["path"],
+                path=_loggable(self._scope["path"]),
                 status=self._status,
                 milliseconds=round((time.perf_counter() - started) * 1000, 1),
             )
@@ -100,6 +102,15 @@ class _Exchange:
             raise Problem(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "BODY_TOO_LARGE", f"The body has more than {self._most} bytes."
             )
+
+
+def _most_bytes(path: str) -> int:
+    under = (most for start, most in MOST_BYTES_UNDER.items() if path.startswith(start))
+    return MOST_BYTES_AT.get(path) or next(under, MOST_BYTES)
+
+
+def _loggable(path: str) -> str:
+    return next((f"{start}…" for start in _SECRET_PATHS if path.startswith(start)), path)
 
 
 def _canonical(path: str) -> str:

@@ -101,7 +101,7 @@ async def create_rule(given: NewRule, once: WritingOnce) -> Response:
     """A draft: it hears nothing until it is activated."""
 
     async def create(tx: Transaction) -> Answer:
-        made = await definitions.create_rule(tx, given.name, given.document)
+        made = await definitions.create(tx, given.name, given.document)
         return Answer.created(_one(made), f"/api/v1/rules/{made.id}", etag(made))
 
     return await once(create)

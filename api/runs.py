@@ -11,13 +11,14 @@ from pydantic import ConfigDict, Field
 from api.auth import Call, may
 from api.cursors import Asked, around
 from api.idempotency import Answer, Once, may_once
+from api.messages import Unsent, unsent
 from api.problems import responses
 from api.shapes import Given, Many, Note, Shown
 from domain.conditions import Verdict
+from domain.delivery import OVER
 from domain.due import Due
-from domain.words import ExecutionStatus, ExitReason, StepOutcome, StuckReason
-from store import executions
-from store.events import Record
+from domain.words import Awaits, ExecutionStatus, ExitReason, StepOutcome, StuckReason, Target
+from store import executions, intents, messages, stops
 from store.transaction import Transaction
 
 router = APIRouter(prefix="/runs", tags=["runs"])
@@ -76,15 +77,20 @@ class StepTaken(Shown):
 
 
 class Next(Shown):
-    """What happens next: `waits` says why `dueAt` is when it is; a stuck run says what a person must mend."""
+    """What happens next: `waits` says why `dueAt` is when it is; without a due time, `awaits` names the fact.
+
+    `message` is the mail of it that is not over, and what keeps it. What is stuck says what a person must mend.
+    """
 
     status: ExecutionStatus
     step: str | None
     due_at: datetime | None
+    awaits: Awaits | None
     waits: Due | None
     stuck_reason: StuckReason | None
     stuck_detail: str | None
     stuck_owner_id: UUID | None
+    message: Unsent | None = None
 
 
 class RunWhole(Run):
@@ -135,7 +141,7 @@ async def retry_run(id: UUID, once: Operating) -> Response:
     """A stuck run goes on from the step that failed."""
 
     async def retry(tx: Transaction) -> Answer:
-        await executions.retry(tx, id)
+        await intents.retry(tx, id, Target.RUN)
         return Answer(await _whole(tx, id))
 
     return await once(retry)
@@ -146,7 +152,7 @@ async def stop_run(id: UUID, once: Operating, given: Stop | None = None) -> Resp
     """Nothing of it happens from this answer on."""
 
     async def stop(tx: Transaction) -> Answer:
-        await executions.stop(tx, id, given.note if given else None)
+        await stops.stop(tx, id, Target.RUN, given.note if given else None)
         return Answer(await _whole(tx, id))
 
     return await once(stop)
@@ -164,19 +170,31 @@ async def _whole(tx: Transaction, id: UUID) -> RunOne:
         before=run.event_before,
         after=run.event_after,
     )
-    steps = [_step(row) for row in await executions.steps_of(tx, id)]
-    following = Next.model_validate(run)
+    steps = await steps_of(tx, id)
+    following = Next.model_validate(run).model_copy(update={"message": await unsent_of(tx, id)})
     shown = Run.model_validate(run).model_dump(by_alias=False)
     return RunOne(run=RunWhole(**shown, event=event, saw=run.saw, steps=steps, next=following))
 
 
-def _step(row: Record) -> StepTaken:
-    return StepTaken(
-        number=row.number,
-        step=row.step,
-        action=row.action,
-        outcome=row.outcome,
-        saw=row.saw,
-        made=Made(kind=row.made_kind, id=row.made_id) if row.made_id else None,
-        at=row.at,
-    )
+async def steps_of(tx: Transaction, execution: UUID) -> list[StepTaken]:
+    """The steps of a run or an enrollment, in the order they were taken."""
+    return [
+        StepTaken(
+            number=row.number,
+            step=row.step,
+            action=row.action,
+            outcome=row.outcome,
+            saw=row.saw,
+            made=Made(kind=row.made_kind, id=row.made_id) if row.made_id else None,
+            at=row.at,
+        )
+        for row in await executions.steps_of(tx, execution)
+    ]
+
+
+async def unsent_of(tx: Transaction, execution: UUID) -> Unsent | None:
+    """The first message of a run or an enrollment that is not over."""
+    for row in await messages.of_execution(tx, execution):
+        if row.status not in OVER:
+            return await unsent(tx, await messages.get(tx, row.id))
+    return None

@@ -95,7 +95,7 @@ async def receive_webhook(source: str, request: Request) -> JSONResponse:
 async def _verified(request: Request, source: str, body: bytes) -> tuple[Source, str]:
     """Who sent it, and the message's id; every failure is the same to the sender."""
     try:
-        sender = await _sender(request, source)
+        sender = await source_of(request, source)
         return sender, verify(request.headers, body, sender.secret, sender.at)
     except BadSignature as bad:
         reason = str(bad)
@@ -105,7 +105,8 @@ async def _verified(request: Request, source: str, body: bytes) -> tuple[Source,
     raise Problem(HTTPStatus.UNAUTHORIZED, "UNAUTHORIZED", "This is not a webhook signed by a source known here.")
 
 
-async def _sender(request: Request, source: str) -> Source:
+async def source_of(request: Request, source: str) -> Source:
+    """Raises `BadSignature` for what is no source's id, `InvalidTag` where its secret cannot be read."""
     try:
         id_ = UUID(source)
     except ValueError:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -53,7 +54,28 @@ def relay() -> None:
 @app.command()
 def worker() -> None:
     """Run the workflows that wait and the activity functions that act."""
-    _serve("worker", "database_url")
+    _serve("worker", "database_url", "master_key")
+
+
+@app.command()
+def mail() -> None:
+    """Take in answers by SMTP, where no provider posts them; joins what `up` runs on this machine."""
+    from runtime.attaching import attach
+
+    attach()
+    _serve("mail", "database_url", "master_key")
+
+
+@app.command()
+def outbox(
+    org: Annotated[str | None, typer.Option(help="The organization's short name, where there are several.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many, newest first.")] = 25,
+    eml: Annotated[Path | None, typer.Option(help="Also write each as an .eml file into this folder.")] = None,
+) -> None:
+    """Show what the local outbox has kept: mail of mailboxes that send nowhere else."""
+    from cli.outbox import show
+
+    _answer(asyncio.run(show(org, limit, eml)))
 
 
 @app.command()

@@ -25,7 +25,8 @@ async def examine(*, repair: bool, yes: bool) -> bool:
     if repair:
         mended = await doctor.repair(found, dry=not yes)
         words = (
-            f"{mended.runs} runs and {mended.reminders} reminders poked, {mended.set_aside} set-aside rows tried again."
+            f"{mended.runs} runs, {mended.enrollments} enrollments, {mended.reminders} reminders and"
+            f" {mended.mailboxes} mailboxes poked, {mended.set_aside} set-aside rows tried again."
         )
         console.print(words if yes else f"Would be: {words} Nothing was done; add --yes to do it.")
         answer["repair"] = asdict(mended)

@@ -10,7 +10,17 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    TypeAdapter,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
@@ -39,33 +49,15 @@ class Comparison(_Node):
 
     field: Annotated[str, Field(pattern=_PATH, max_length=120)]
     op: Operator
-    value: JsonValue = None
+    value: Annotated[JsonValue, Field(validate_default=True)] = None
 
-    @model_validator(mode="after")
-    def _value_fits_operator(self) -> "Comparison":
-        if self.op in ("in", "not_in") and not isinstance(self.value, list):
-            msg = f"'{self.op}' compares with a list"
-            raise ValueError(msg)
-        values = self.value if isinstance(self.value, list) else [self.value]
-        if isinstance(self.value, list) and any(isinstance(one, list | dict | None) for one in values):
-            msg = f"'{self.op}' compares with a list of single values"
-            raise ValueError(msg)
-        if len(values) > MAX_VALUES:
-            msg = f"'{self.op}' compares with at most {MAX_VALUES} values"
-            raise ValueError(msg)
-        if any(isinstance(one, int | float) and not abs(one) < _HUGE for one in values):
-            msg = f"'{self.op}' compares with a number below {_HUGE:g}"
-            raise ValueError(msg)
-        if self.op in ("is_empty", "is_not_empty") and self.value is not None:
-            msg = f"'{self.op}' takes no value"
-            raise ValueError(msg)
-        if self.op in ("gt", "gte", "lt", "lte") and _ordered(self.value) is None:
-            msg = f"'{self.op}' compares with a number, a date or a time"
-            raise ValueError(msg)
-        if self.op in ("eq", "ne", "contains", "not_contains") and isinstance(self.value, list | dict | None):
-            msg = f"'{self.op}' compares with one value; use 'in' for several, 'is_empty' for none"
-            raise ValueError(msg)
-        return self
+    @field_validator("value")
+    @classmethod
+    def _fits_operator(cls, value: JsonValue, info: ValidationInfo) -> JsonValue:
+        problem = _misfit(info.data["op"], value) if "op" in info.data else None
+        if problem is not None:
+            raise ValueError(problem)
+        return value
 
 
 class All(_Node):
@@ -80,7 +72,31 @@ class Not(_Node):
     not_: Annotated["Condition", Field(alias="not")]
 
 
-Condition = Comparison | All | Any | Not
+_KEYS = {
+    "field": "a comparison", "op": "a comparison", "value": "a comparison",
+    "all": "all of", "any": "any of", "not": "none of", "not_": "none of",
+}  # fmt: skip
+_KINDS: dict[type, str] = {Comparison: "a comparison", All: "all of", Any: "any of", Not: "none of"}
+
+
+def _kind(value: object) -> str | None:
+    """Which condition a value is meant to be: then only what is wrong with that one is told."""
+    if isinstance(value, Mapping):
+        return next((_KEYS[key] for key in value if key in _KEYS), None)
+    return _KINDS.get(type(value))
+
+
+Condition = Annotated[
+    Annotated[Comparison, Tag("a comparison")]
+    | Annotated[All, Tag("all of")]
+    | Annotated[Any, Tag("any of")]
+    | Annotated[Not, Tag("none of")],
+    Discriminator(
+        _kind,
+        custom_error_type="bad_condition",
+        custom_error_message="A condition is an object with 'field' and 'op', or with 'all', 'any' or 'not'",
+    ),
+]
 CONDITION: TypeAdapter[Condition] = TypeAdapter(Condition)
 for _model in (All, Any, Not):
     _model.model_rebuild()
@@ -199,6 +215,26 @@ _ORDERINGS: dict[str, Callable[[object, object], bool]] = {
     "lt": lambda left, right: left < right,  # type: ignore[operator]  # same
     "lte": lambda left, right: left <= right,  # type: ignore[operator]  # same
 }
+
+
+def _misfit(op: Operator, value: JsonValue) -> str | None:
+    """Why the operator cannot compare with this value."""
+    if op in ("in", "not_in") and not isinstance(value, list):
+        return f"'{op}' compares with a list"
+    values = value if isinstance(value, list) else [value]
+    if isinstance(value, list) and any(isinstance(one, list | dict | None) for one in values):
+        return f"'{op}' compares with a list of single values"
+    if len(values) > MAX_VALUES:
+        return f"'{op}' compares with at most {MAX_VALUES} values"
+    if any(isinstance(one, int | float) and not abs(one) < _HUGE for one in values):
+        return f"'{op}' compares with a number below {_HUGE:g}"
+    if op in ("is_empty", "is_not_empty") and value is not None:
+        return f"'{op}' takes no value"
+    if op in _ORDERINGS and _ordered(value) is None:
+        return f"'{op}' compares with a number, a date or a time"
+    if op in ("eq", "ne", "contains", "not_contains") and isinstance(value, list | dict | None):
+        return f"'{op}' compares with one value; use 'in' for several, 'is_empty' for none"
+    return None
 
 
 def _ordered(value: object) -> Decimal | datetime | None:

@@ -7,13 +7,22 @@ becomes 3:30); of one that comes twice `until` takes the first that is not over.
 """
 
 from calendar import monthrange
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import MAXYEAR, UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic.alias_generators import to_camel
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -38,6 +47,14 @@ def _known_zone(name: str) -> str:
     return name
 
 
+def _as_zone(value: object, known: ValidatorFunctionWrapHandler) -> object:
+    """Of what is neither word nor zone, only why it is no zone."""
+    try:
+        return known(value)
+    except ValidationError as error:
+        raise ValueError(error.errors()[-1]["msg"].removeprefix("Value error, ")) from None
+
+
 Zone = Annotated[str, AfterValidator(_known_zone)]
 
 
@@ -55,7 +72,7 @@ class Until(_Document):
 
     at: Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
     weekdays: Annotated[list[Weekday], Field(min_length=1, max_length=7)] | None = None
-    zone: Literal["organization", "contact"] | Zone = "organization"
+    zone: Annotated[Literal["organization", "contact"] | Zone, WrapValidator(_as_zone)] = "organization"
 
 
 class Wait(_Document):
@@ -95,13 +112,19 @@ class Due(BaseModel):
     chain: list[Shift]
 
 
-def due(anchor: datetime, wait: Wait, calendar: Calendar) -> Due:
-    """`anchor` is aware; the answer is in UTC and never before the anchor."""
+def due(anchor: datetime, wait: Wait, calendar: Calendar, paused: timedelta = timedelta(0)) -> Due:
+    """`anchor` is aware; the answer is in UTC and never before the anchor.
+
+    `paused` is for how long nothing was to move since the anchor: it extends the amount, not the clock time.
+    """
     at, chain = anchor.astimezone(UTC), []
     try:
         if wait.for_ is not None:
             at, why = _add(at, wait.for_, calendar)
             chain.append(Shift(rule=wait.for_.unit, at=at, why=why))
+            if paused:
+                at += paused
+                chain.append(Shift(rule="pauses", at=at, why=f"kept still for {_length(paused)} meanwhile"))
         if wait.until is not None:
             at, why = _next_clock_time(at, wait.until, calendar)
             chain.append(Shift(rule="until", at=at, why=why))
@@ -109,6 +132,23 @@ def due(anchor: datetime, wait: Wait, calendar: Calendar) -> Due:
         at = max(at, LATEST)
         chain.append(Shift(rule="latest", at=at, why="the calendar ends before this wait does"))
     return Due(anchor=anchor, at=at, chain=chain)
+
+
+def _length(stretch: timedelta) -> str:
+    minutes = round(stretch.total_seconds() / 60)
+    days, hours = divmod(minutes // 60, 24)
+    parts = ((days, "days"), (hours, "hours"), (minutes % 60, "minutes"))
+    return " ".join(f"{number} {name}" for number, name in parts if number) or "less than a minute"
+
+
+def kept_still(pauses: Sequence[tuple[datetime, datetime | None]], since: datetime, now: datetime) -> timedelta:
+    """For how long of the time from `since` to `now` any of the pauses held; one without an end holds still."""
+    whole, reached = timedelta(0), since
+    for begins, ends in sorted(pauses, key=lambda pause: pause[0]):
+        upto = min(ends or now, now)
+        whole += max(upto - max(begins, reached), timedelta(0))
+        reached = max(reached, upto)
+    return whole
 
 
 def _add(anchor: datetime, wait: Amount, calendar: Calendar) -> tuple[datetime, str]:

@@ -21,3 +21,8 @@ class EffectKey(NamedTuple):
 def workflow_id(target: str, row: UUID) -> str:
     """The Temporal workflow that waits for a row; never personal data."""
     return f"{target}-{row}"
+
+
+def mail_queue(task_queue: str) -> str:
+    """The task queue of what sends: its own, so that a slow mail server holds up no wait."""
+    return f"{task_queue}-mail"

@@ -6,7 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from domain.conditions import Facts, Verdict, evaluate
-from domain.documents import RuleDocument, StageChanged
+from domain.documents import EnrollmentEnded, ExitWhen, RuleDocument, SequenceDocument, StageChanged
 from domain.words import Refusal
 
 MAX_CHAIN = 5
@@ -71,6 +71,8 @@ def listens(document: RuleDocument, event: Event) -> bool:
     if isinstance(trigger, StageChanged):
         left, entered = event.before.get("stage"), event.after.get("stage")
         return (not trigger.from_ or left in trigger.from_) and (not trigger.to or entered in trigger.to)
+    if isinstance(trigger, EnrollmentEnded):
+        return not trigger.reasons or event.after.get("exitReason") in trigger.reasons
     return True
 
 
@@ -102,3 +104,31 @@ def match(event: Event, rule: Rule, facts: Facts) -> Start | Refused | None:
     if saw is not None and not saw.met:
         return Refused(rule.id, then.version, Refusal.CONDITIONS_NOT_MET, saw)
     return Start(rule.id, then.version, then.document, saw)
+
+
+@dataclass(frozen=True)
+class ExitMet:
+    """The `number`-th exit of a sequence, from 1, ends an enrollment; `saw` is what decided it."""
+
+    number: int
+    saw: Verdict | None
+
+
+def match_exit(event: Event, document: SequenceDocument, facts: Facts) -> ExitMet | None:
+    """The first exit that an event meets; `facts` are the enrollment's own records as they are now."""
+    for number, exit_ in enumerate(document.exits, 1):
+        if exit_.on == event.type and _entered(exit_, event) and _changed(exit_, event):
+            saw = evaluate(exit_.condition, facts, f"/exits/{number - 1}/if") if exit_.condition else None
+            if saw is None or saw.met:
+                return ExitMet(number, saw)
+    return None
+
+
+def _entered(exit_: ExitWhen, event: Event) -> bool:
+    return not exit_.to or event.after.get("stage") in exit_.to
+
+
+def _changed(exit_: ExitWhen, event: Event) -> bool:
+    if not exit_.changed:
+        return True
+    return any(event.before.get(name) != event.after.get(name) for name in exit_.changed if name in event.after)

@@ -66,6 +66,10 @@ class Kind(StrEnum):
     ACTIVITY = "activity"
     RULE = "rule"
     RUN = "run"
+    SEQUENCE = "sequence"
+    ENROLLMENT = "enrollment"
+    MESSAGE = "message"
+    ADDRESS = "address"
     REMINDER = "reminder"
     NOTIFICATION = "notification"
 
@@ -84,10 +88,22 @@ class EventType(StrEnum):
     ACTIVITY_UPDATED = "activity.updated"
     TASK_CREATED = "task.created"
     TASK_COMPLETED = "task.completed"
+    ENROLLMENT_STARTED = "enrollment.started"
+    ENROLLMENT_PAUSED = "enrollment.paused"
+    ENROLLMENT_RESUMED = "enrollment.resumed"
+    ENROLLMENT_ENDED = "enrollment.ended"
+    MESSAGE_ACCEPTED = "message.accepted"
+    MESSAGE_UNCERTAIN = "message.uncertain"
+    MESSAGE_FAILED = "message.failed"
+    MESSAGE_BOUNCED = "message.bounced"
+    MESSAGE_COMPLAINED = "message.complained"
+    MESSAGE_REPLIED = "message.replied"
+    ADDRESS_SUPPRESSED = "address.suppressed"
+    ADDRESS_RELEASED = "address.released"
 
 
 class DefinitionStatus(StrEnum):
-    """Draft never fires; paused lets those inside go on and starts nothing new."""
+    """Draft starts nothing. A paused rule starts nothing new; a paused sequence keeps those inside still, too."""
 
     DRAFT = "draft"
     ACTIVE = "active"
@@ -97,6 +113,7 @@ class DefinitionStatus(StrEnum):
 
 class ExecutionStatus(StrEnum):
     OPEN = "open"
+    PAUSED = "paused"
     STUCK = "stuck"
     ENDED = "ended"
 
@@ -107,6 +124,30 @@ class ExitReason(StrEnum):
     COMPLETED = "completed"
     EXITED = "exited"
     STOPPED = "stopped"
+    EXIT_MET = "exit_met"
+    REPLIED = "replied"
+    UNSUBSCRIBED = "unsubscribed"
+    COMPLAINED = "complained"
+    BOUNCED = "bounced"
+
+
+class Awaits(StrEnum):
+    """The fact that an open execution without a due time waits for; whoever records it wakes it."""
+
+    MESSAGE = "message"
+    RESUME = "resume"
+
+
+class NotEnrolled(StrEnum):
+    """Why a contact was not enrolled in a sequence."""
+
+    CONTACT_MISSING = "contact_missing"
+    EMAIL_MISSING = "email_missing"
+    ADDRESS_SUPPRESSED = "address_suppressed"
+    ALREADY_ENROLLED = "already_enrolled"
+    ENROLLED_BEFORE = "enrolled_before"
+    MAILBOX_MISSING = "mailbox_missing"
+    SEQUENCE_NOT_ACTIVE = "sequence_not_active"
 
 
 class Refusal(StrEnum):
@@ -136,7 +177,47 @@ class StuckReason(StrEnum):
     VALUE_REFUSED = "value_refused"
     STAGE_UNKNOWN = "stage_unknown"
     DOCUMENT_UNREADABLE = "document_unreadable"
+    EMAIL_MISSING = "email_missing"
+    TEMPLATE_MISSING = "template_missing"
+    TEMPLATE_BROKEN = "template_broken"
+    FIELD_MISSING = "field_missing"
+    MAILBOX_MISSING = "mailbox_missing"
+    SEQUENCE_MISSING = "sequence_missing"
+    MESSAGE_REFUSED = "message_refused"
+    MESSAGE_UNCERTAIN = "message_uncertain"
     UNEXPECTED_ERROR = "unexpected_error"
+
+
+class MessageStatus(StrEnum):
+    """How far a message is; `domain.delivery` says what leads from one to another."""
+
+    PENDING = "pending"
+    HELD = "held"
+    CLAIMED = "claimed"
+    ACCEPTED = "accepted"
+    UNCERTAIN = "uncertain"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    BOUNCED = "bounced"
+    COMPLAINED = "complained"
+
+
+class Suppression(StrEnum):
+    """Why nothing more is sent to an address."""
+
+    UNSUBSCRIBED = "unsubscribed"
+    COMPLAINED = "complained"
+    BOUNCED = "bounced"
+    MANUAL = "manual"
+
+
+class LetterStatus(StrEnum):
+    """`received` is still to be read; `unreadable` asks a person, whose answer makes it `settled`."""
+
+    RECEIVED = "received"
+    READ = "read"
+    UNREADABLE = "unreadable"
+    SETTLED = "settled"
 
 
 class ReminderStatus(StrEnum):
@@ -153,4 +234,6 @@ class Target(StrEnum):
     """What a wake points at; the prefix of its workflow's id."""
 
     RUN = "run"
+    ENROLLMENT = "enrollment"
     REMINDER = "reminder"
+    MAILBOX = "mailbox"

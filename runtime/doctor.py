@@ -8,12 +8,15 @@ from sqlalchemy.exc import SQLAlchemyError
 from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
+from temporalio.client import Client
 from temporalio.service import RPCError
 
+from domain.keys import mail_queue
 from domain.words import Target
 from runtime import migrating, temporal, wiring
 from runtime.settings import Settings
 from store import health, queues
+from store.health import Standing
 from store.transaction import Database
 
 _LATE = 30.0
@@ -34,7 +37,9 @@ class Repair:
     """Open rows that would be, or were, poked; and rows set aside that are tried again."""
 
     runs: int
+    enrollments: int
     reminders: int
+    mailboxes: int
     set_aside: int
     done: bool
 
@@ -71,6 +76,8 @@ async def repair(settings: Settings, *, dry: bool) -> Repair:
     counts = {kind: sum(len(of.get(kind, [])) for of in found.values()) for kind in Target}
     return Repair(
         runs=counts[Target.RUN],
+        enrollments=counts[Target.ENROLLMENT],
+        mailboxes=counts[Target.MAILBOX],
         reminders=counts[Target.REMINDER],
         set_aside=sum(failed.values()),
         done=not dry,
@@ -97,14 +104,34 @@ async def _of_database(crossing: Database) -> AsyncIterator[Finding]:
     yield _of_queue("relay", "events", standing.events_waiting, standing.oldest_event_seconds, standing.events_failed)
     yield _of_queue("dispatch", "wakes", standing.wakes_waiting, standing.oldest_wake_seconds, standing.wakes_failed)
     overdue = standing.overdue == 0
-    words = f"{standing.runs_open} runs and {standing.reminders_open} reminders are open, {standing.overdue} overdue."
+    words = (
+        f"{standing.runs_open} runs, {standing.enrollments_open} enrollments and {standing.reminders_open} reminders"
+        f" are open, {standing.overdue} overdue."
+    )
     if not overdue:
         words += " Is a worker running? `./drumbeat doctor --repair` shows what it would poke."
     yield Finding("waiting", well=overdue, words=words)
-    words = f"{standing.runs_stuck} runs are stuck."
-    if standing.runs_stuck:
-        words += " GET /api/v1/runs?status=stuck names each reason; mend it, then POST /runs/{id}/retry."
-    yield Finding("stuck", standing.runs_stuck == 0, words)
+    stuck = standing.runs_stuck + standing.enrollments_stuck
+    words = f"{standing.runs_stuck} runs and {standing.enrollments_stuck} enrollments are stuck."
+    if stuck:
+        words += " GET /api/v1/runs?status=stuck or /enrollments?status=stuck names each reason;"
+        words += " mend it, then POST /runs/{id}/retry or /enrollments/{id}/retry."
+    yield Finding("stuck", stuck == 0, words)
+    yield _of_mail(standing)
+
+
+def _of_mail(standing: Standing) -> Finding:
+    words = (
+        f"{standing.messages_pending} messages wait to be sent; {standing.messages_uncertain} are uncertain,"
+        f" {standing.letters_unreadable} letters could not be read, {standing.mailboxes_in_trouble} mailboxes are in"
+        " trouble."
+    )
+    asked = standing.messages_uncertain + standing.letters_unreadable
+    if asked:
+        words += " POST /api/v1/messages/{id}/settle and /letters/{id}/settle take a person's word."
+    if standing.mailboxes_in_trouble:
+        words += " GET /api/v1/mailboxes names each trouble; they are tried again by themselves."
+    return Finding("mail", asked + standing.mailboxes_in_trouble == 0, words)
 
 
 async def _revision(crossing: Database) -> str | None:
@@ -124,22 +151,28 @@ def _of_queue(component: str, noun: str, waiting: int, age: float, failed: int) 
 async def _of_temporal(settings: Settings) -> Finding:
     try:
         client = await temporal.connect()
-        answer = await client.workflow_service.describe_task_queue(
-            DescribeTaskQueueRequest(
-                namespace=client.namespace,
-                task_queue=TaskQueue(name=settings.task_queue),
-                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
-            )
-        )
+        waiting = await _pollers(client, settings.task_queue, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW)
+        mailing = await _pollers(client, mail_queue(settings.task_queue), TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY)
     except temporal.TemporalError as error:
         return Finding("temporal", well=False, words=f"{error}. Facts are kept meanwhile; what is due waits.")
     except RPCError as error:
         words = f"Answers with {error.status.name}. Is the namespace there? `./drumbeat namespace` makes it."
         return Finding("temporal", well=False, words=words)
-    if not answer.pollers:
-        words = "Answers, but no worker is polling. Start `drumbeat worker`; nothing that is due runs before."
+    if not waiting or not mailing:
+        nothing = "nothing that is due runs before" if not waiting else "no mail leaves before"
+        words = f"Answers, but no worker is polling. Start `drumbeat worker`; {nothing}."
         return Finding("temporal", well=False, words=words)
-    return Finding("temporal", well=True, words=f"Answers; {len(answer.pollers)} workers are polling.")
+    return Finding(
+        "temporal", well=True, words=f"Answers; {waiting} {'worker polls' if waiting == 1 else 'workers poll'}."
+    )
+
+
+async def _pollers(client: Client, queue: str, kind: TaskQueueType.ValueType) -> int:
+    """How many have polled a queue within the last minutes."""
+    request = DescribeTaskQueueRequest(
+        namespace=client.namespace, task_queue=TaskQueue(name=queue), task_queue_type=kind
+    )
+    return len((await client.workflow_service.describe_task_queue(request)).pollers)
 
 
 async def _of_api(settings: Settings) -> Finding:

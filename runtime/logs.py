@@ -51,6 +51,8 @@ def configure(level: str, log_format: str, *, service: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    # The SMTP server's own log holds the addresses and tokens of every command.
+    logging.getLogger("mail.log").setLevel(logging.CRITICAL)
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),

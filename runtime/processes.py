@@ -34,6 +34,8 @@ _ENVIRONMENT_FILE = "environment.json"
 _MIGRATE_SECONDS = 120.0
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 10.0
+_MAIL_SECONDS = 40.0
+"""A worker may be handing a mail over, which is not cut off."""
 _POLL_SECONDS = 0.05
 _LONGEST_PAUSE = 30.0
 _HEALTHY_AFTER = 60.0
@@ -149,7 +151,8 @@ class Stack:
     async def stop(self) -> None:
         """Stop everything cleanly, what needs the others first; by force what takes over ten seconds."""
         self._stopping = True
-        await asyncio.gather(*(child.end(SIGTERM, _STOP_SECONDS) for child in self._services.values()))
+        patience = {name: _MAIL_SECONDS if name.startswith("worker") else _STOP_SECONDS for name in self._services}
+        await asyncio.gather(*(child.end(SIGTERM, patience[name]) for name, child in self._services.items()))
         self._services.clear()
         if self.temporal is not None:
             await self.temporal.stop()

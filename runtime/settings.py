@@ -8,6 +8,7 @@ import base64
 import binascii
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -46,6 +47,21 @@ def _master_key(value: SecretStr) -> SecretStr:
     return value
 
 
+def _web_address(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.query or url.fragment:
+        message = "must look like https://crm.example.com"
+        raise ValueError(message)
+    return value.rstrip("/")
+
+
+def _domain(value: str) -> str:
+    if not re.fullmatch(r"(?=.{1,200}$)([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z0-9]", value, re.IGNORECASE):
+        message = "must be a domain such as reply.example.com"
+        raise ValueError(message)
+    return value.lower()
+
+
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 MasterKey = Annotated[SecretStr, AfterValidator(_master_key)]
 
@@ -53,7 +69,9 @@ MasterKey = Annotated[SecretStr, AfterValidator(_master_key)]
 class Settings(BaseSettings):
     """What a service is told from outside. Frozen; secrets never show in its representation."""
 
-    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_prefix=_PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+    )
 
     database_url: DatabaseUrl
     relay_database_url: DatabaseUrl | None = None
@@ -62,6 +80,10 @@ class Settings(BaseSettings):
 
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8000, ge=1, le=65535)
+    public_url: Annotated[str, AfterValidator(_web_address)] | None = None
+    inbound_domain: Annotated[str, AfterValidator(_domain)] | None = None
+    mail_host: str = "127.0.0.1"
+    mail_port: int = Field(default=2525, ge=1, le=65535)
 
     # Five and five: with an API, a relay and four workers that is 60 of PostgreSQL's 100 connections.
     pool_size: int = Field(default=5, ge=1)
@@ -71,9 +93,15 @@ class Settings(BaseSettings):
 
     first_attempt: bool = True
     task_queue: str = "walk"
+    mailboxes_at_once: int = Field(default=20, ge=1, le=1000)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"
+
+    @property
+    def links_to(self) -> str:
+        """Where the links in mails lead: to this API."""
+        return self.public_url or f"http://{self.api_host}:{self.api_port}"
 
     def secret(self, name: str) -> str:
         """Return a secret in clear, `settings.secret("relay_database_url")`; raise SettingsError if it is not set."""

@@ -12,15 +12,20 @@ from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.advance import Advance
+from activities.send import Links, Send
 from api.app import create_app
-from runtime import migrating, temporal
+from domain.keys import mail_queue
+from runtime import mail_listener, migrating, temporal
+from runtime.mail_listener import MailListener
 from runtime.settings import Settings
 from store import hints
 from store.transaction import Database
 from triggers.dispatch import Dispatch, TemporalAway
+from triggers.letters import Letters
 from triggers.loops import repeat
 from triggers.relay import Relay
 from triggers.sweep import Retention, Sweep
+from workflows.drain import Drain
 from workflows.walk import Walk
 
 POLL = 1.0
@@ -69,17 +74,19 @@ async def serve_relay(settings: Settings) -> None:
     crossing, app = database(settings, url), database(settings, settings.secret("database_url"))
     relay = Relay(crossing, app, first_attempt=settings.first_attempt)
     dispatch = Dispatch(crossing, app, _Patient().client, settings.task_queue)
-    sweep, retention = Sweep(crossing, app), Retention(crossing, app)
+    sweep, retention, letters = Sweep(crossing, app), Retention(crossing, app), Letters(crossing, app)
     stopping = until_told()
-    facts, wakes = asyncio.Event(), asyncio.Event()
+    facts, wakes, mail = asyncio.Event(), asyncio.Event(), asyncio.Event()
     log.info("ready")
     await asyncio.gather(
-        hints.listen(url, {hints.OUTBOX: facts, hints.WAKES: wakes}, stopping),
+        hints.listen(url, {hints.OUTBOX: facts, hints.WAKES: wakes, hints.LETTERS: mail}, stopping),
         repeat("relay", relay.once, pause=POLL, stopping=stopping, hint=facts),
         repeat("dispatch", dispatch.once, pause=POLL, stopping=stopping, hint=wakes),
+        repeat("letters", letters.once, pause=POLL, stopping=stopping, hint=mail),
         repeat("sweep", sweep.once, pause=SWEEP_EVERY, stopping=stopping),
         repeat("retention", retention.once, pause=RETAIN_EVERY, stopping=stopping),
     )
+    await letters.close()
     await crossing.close()
     await app.close()
 
@@ -89,10 +96,23 @@ async def serve_worker(settings: Settings) -> None:
     stopping = until_told()
     app = database(settings, settings.secret("database_url"))
     client = await _first_client(stopping)
+    send = Send(app, master_key(settings), Links(settings.links_to, settings.inbound_domain))
     if client is not None:
-        async with worker(client, app, settings):
+        async with worker(client, app, settings), sender(client, send, settings):
             log.info("ready")
             await stopping.wait()
+    await send.close()
+    await app.close()
+
+
+async def serve_mail(settings: Settings) -> None:
+    """Takes in mail by SMTP until told to end."""
+    stopping = until_told()
+    app = database(settings, settings.secret("database_url"))
+    listener = MailListener(app, master_key(settings))
+    async with await mail_listener.listen(listener, settings.mail_host, settings.mail_port):
+        log.info("ready")
+        await stopping.wait()
     await app.close()
 
 
@@ -101,7 +121,7 @@ def worker(client: Client, app: Database, settings: Settings) -> Worker:
     return Worker(
         client,
         task_queue=settings.task_queue,
-        workflows=[Walk],
+        workflows=[Walk, Drain],
         activities=[Advance(app).advance],
         workflow_runner=sandbox(),
         max_concurrent_workflow_tasks=8,
@@ -111,6 +131,20 @@ def worker(client: Client, app: Database, settings: Settings) -> Worker:
         nonsticky_to_sticky_poll_ratio=0.5,
         sticky_queue_schedule_to_start_timeout=timedelta(seconds=2),
         graceful_shutdown_timeout=timedelta(seconds=10),
+    )
+
+
+def sender(client: Client, send: Send, settings: Settings) -> Worker:
+    """A worker for mail, on a queue of its own: slow mail servers take none of the places of those that wait."""
+    return Worker(
+        client,
+        task_queue=mail_queue(settings.task_queue),
+        activities=[send.drain],
+        max_concurrent_activities=settings.mailboxes_at_once,
+        max_heartbeat_throttle_interval=timedelta(seconds=4),
+        # A frozen process is still handed what its open polls ask for, and each is lost for a heartbeat's timeout.
+        max_concurrent_activity_task_polls=2,
+        graceful_shutdown_timeout=timedelta(seconds=35),
     )
 
 

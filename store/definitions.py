@@ -1,30 +1,62 @@
-"""Definitions: named rules, their immutable versions, and when which version was switched on."""
+"""Definitions: named rules and sequences, their immutable versions, and when which version was switched on."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Text, cast, exists, func, insert, or_, select, tuple_, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Table,
+    Text,
+    cast,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from uuid_utils.compat import uuid7
 
-from domain.documents import RuleDocument, check
+from domain.decide import Places, places
+from domain.documents import Document, RuleDocument, SequenceDocument, check, references, sends_mail
 from domain.match import Activation, Rule
-from domain.words import DefinitionStatus
-from store.errors import Duplicate, IllegalTransition, Invalid, NotFound, Stale
+from domain.words import Awaits, DefinitionStatus, Kind, MessageStatus, Target
+from store import queues
+from store.errors import Duplicate, IllegalTransition, Invalid, NotFound, SequenceNotReady, Stale
 from store.events import Record
 from store.pages import Page, Span, equal, page
-from store.tables import activations, definitions, versions
+from store.tables import (
+    activations,
+    definitions,
+    destinations,
+    executions,
+    intents,
+    organizations,
+    pauses,
+    stages,
+    templates,
+    users,
+    versions,
+)
 from store.transaction import Transaction
 
+Noun = Literal[Kind.RULE, Kind.SEQUENCE]
 
-async def create_rule(tx: Transaction, name: str, document: RuleDocument) -> Record:
-    """A draft with version 1. Raises `Duplicate` where a live rule has the name."""
+
+async def create(tx: Transaction, name: str, document: Document) -> Record:
+    """A draft with version 1. Raises `Duplicate` where a live one of its kind has the name."""
+    kind = _kind(document)
     row = {
         "org_id": tx.org,
         "id": uuid7(),
-        "kind": "rule",
+        "kind": kind.value,
         "name": name,
         "status": DefinitionStatus.DRAFT.value,
         "revision": 1,
@@ -37,20 +69,22 @@ async def create_rule(tx: Transaction, name: str, document: RuleDocument) -> Rec
     if found is None:
         statement = select(definitions.c.id).where(
             definitions.c.org_id == tx.org,
+            definitions.c.kind == kind,
             func.lower(definitions.c.name) == name.lower(),
             definitions.c.status != DefinitionStatus.ARCHIVED,
         )
         existing = (await tx.execute(statement)).scalar_one_or_none()
-        raise Duplicate(f"a rule named '{name}' exists", "name", existing)
+        raise Duplicate(f"a {kind} named '{name}' exists", "name", existing)
     await _add_version(tx, found.id, 1, document)
     return found
 
 
-async def add_version(tx: Transaction, id: UUID, document: RuleDocument, *, expected: int | None) -> Record:
+async def add_version(tx: Transaction, id: UUID, document: Document, *, expected: int | None) -> Record:
     """The next version; it does nothing until it is activated."""
-    found = await _locked(tx, id, expected)
+    kind = _kind(document)
+    found = await _locked(tx, id, kind, expected)
     if found.status == DefinitionStatus.ARCHIVED:
-        raise IllegalTransition("an archived rule takes no new version", "status")
+        raise IllegalTransition(f"an archived {kind} takes no new version", "status")
     latest = select(func.max(versions.c.number)).where(versions.c.org_id == tx.org, versions.c.definition_id == id)
     number = (await tx.execute(latest)).scalar_one() + 1
     version = await _add_version(tx, id, number, document)
@@ -58,16 +92,26 @@ async def add_version(tx: Transaction, id: UUID, document: RuleDocument, *, expe
     return version
 
 
-async def activate(tx: Transaction, id: UUID, number: int | None, *, expected: int | None) -> Record:
-    """Switches a version on, the latest if none is named; it hears events recorded from now on."""
-    found = await _locked(tx, id, expected)
+async def activate(
+    tx: Transaction, id: UUID, number: int | None, *, expected: int | None, kind: Noun = Kind.RULE
+) -> Record:
+    """Switches a version on, the latest if none is named.
+
+    A rule hears events recorded from now on; a sequence takes contacts in, and one that was paused
+    lets those inside go on. Raises `SequenceNotReady` where what a sequence's mail must carry is missing.
+    """
+    found = await _locked(tx, id, kind, expected)
     if found.status == DefinitionStatus.ARCHIVED:
-        raise IllegalTransition("an archived rule cannot be activated", "status")
+        raise IllegalTransition(f"an archived {kind} cannot be activated", "status")
     wanted = select(versions).where(versions.c.org_id == tx.org, versions.c.definition_id == id)
     wanted = wanted.where(versions.c.number == number) if number else wanted
     version = (await tx.execute(wanted.order_by(versions.c.number.desc()).limit(1))).one_or_none()
     if version is None:
         raise NotFound("Version")
+    if sends_mail(_read(kind, version.document)):
+        await _can_send(tx)
+    if kind is Kind.SEQUENCE and found.status == DefinitionStatus.PAUSED:
+        await _resume(tx, id)
     await _close_activation(tx, id)
     await tx.execute(
         insert(activations).values(
@@ -82,36 +126,57 @@ async def activate(tx: Transaction, id: UUID, number: int | None, *, expected: i
     return await _touch(tx, found, {"status": DefinitionStatus.ACTIVE.value})
 
 
-async def pause(tx: Transaction, id: UUID, *, expected: int | None) -> Record:
-    """Starts nothing new; runs that are inside go on."""
-    found = await _locked(tx, id, expected)
+async def pause(tx: Transaction, id: UUID, *, expected: int | None, kind: Noun = Kind.RULE) -> Record:
+    """Starts nothing new. Runs of a rule go on; a sequence keeps those inside still, their unsent mail too."""
+    found = await _locked(tx, id, kind, expected)
     if found.status != DefinitionStatus.ACTIVE:
-        raise IllegalTransition(f"only an active rule can be paused; this one is {found.status}", "status")
+        raise IllegalTransition(f"only an active {kind} can be paused; this one is {found.status}", "status")
     await _close_activation(tx, id)
+    if kind is Kind.SEQUENCE:
+        row = {"org_id": tx.org, "id": uuid7(), "definition_id": id, "since": tx.now, "paused_by": _person(tx)}
+        await tx.execute(insert(pauses).values(row))
     return await _touch(tx, found, {"status": DefinitionStatus.PAUSED.value})
 
 
-async def archive(tx: Transaction, id: UUID, *, expected: int | None) -> Record:
-    """Sets a rule aside for good; its runs go on, its history stays."""
-    found = await _locked(tx, id, expected)
+async def archive(tx: Transaction, id: UUID, *, expected: int | None, kind: Noun = Kind.RULE) -> Record:
+    """Sets one aside for good; what is inside goes on, its history stays."""
+    found = await _locked(tx, id, kind, expected)
     if found.status == DefinitionStatus.ARCHIVED:
-        raise IllegalTransition("this rule is archived", "status")
+        raise IllegalTransition(f"this {kind} is archived", "status")
     await _close_activation(tx, id)
+    if kind is Kind.SEQUENCE and found.status == DefinitionStatus.PAUSED:
+        await _resume(tx, id)
     return await _touch(tx, found, {"status": DefinitionStatus.ARCHIVED.value})
 
 
-async def get(tx: Transaction, id: UUID) -> Record:
+async def is_paused(tx: Transaction, id: UUID) -> bool:
+    """Whether one is paused, and for as long as this transaction lasts."""
+    statement = select(definitions.c.status).where(definitions.c.org_id == tx.org, definitions.c.id == id)
+    status = (await tx.execute(statement.with_for_update(read=True))).scalar_one()
+    return bool(status == DefinitionStatus.PAUSED)
+
+
+async def get(tx: Transaction, id: UUID, kind: Noun = Kind.RULE) -> Record:
     """Raises `NotFound`."""
-    statement = select(definitions).where(definitions.c.org_id == tx.org, definitions.c.id == id)
+    statement = select(definitions).where(*_one(tx, id, kind))
     found = (await tx.execute(statement)).one_or_none()
     if found is None:
-        raise NotFound("Rule")
+        raise NotFound(kind.capitalize())
     return found
 
 
-async def search(tx: Transaction, span: Span, *, q: str | None = None, status: DefinitionStatus | None = None) -> Page:
-    """Rules; `q` is found anywhere in a name."""
-    query = select(definitions).where(definitions.c.org_id == tx.org, *equal({definitions.c.status: status}))
+async def search(
+    tx: Transaction,
+    span: Span,
+    *,
+    q: str | None = None,
+    status: DefinitionStatus | None = None,
+    kind: Noun = Kind.RULE,
+) -> Page:
+    """Those of a kind; `q` is found anywhere in a name."""
+    query = select(definitions).where(
+        definitions.c.org_id == tx.org, definitions.c.kind == kind, *equal({definitions.c.status: status})
+    )
     if q is not None:
         query = query.where(definitions.c.name.icontains(q, autoescape=True))
     return await page(tx, query, definitions.c.id, span)
@@ -173,27 +238,75 @@ async def rules(tx: Transaction, since: datetime) -> list[Rule]:
 
 @lru_cache(maxsize=1000)
 def read(document: str) -> RuleDocument:
-    """A stored document; a version never changes, so its text is its key."""
+    """A stored rule; a version never changes, so its text is its key."""
     return RuleDocument.model_validate_json(document)
 
 
-async def _locked(tx: Transaction, id: UUID, expected: int | None) -> Record:
+@lru_cache(maxsize=1000)
+def read_sequence(document: str) -> SequenceDocument:
+    """A stored sequence, likewise."""
+    return SequenceDocument.model_validate_json(document)
+
+
+def _read(kind: Noun, document: Mapping[str, Any]) -> Document:
+    return (SequenceDocument if kind is Kind.SEQUENCE else RuleDocument).model_validate(document)
+
+
+@lru_cache(maxsize=1000)
+def route(kind: str, document: str) -> Places:
+    """The places of a stored document, by the `kind` of execution that walks it."""
+    return places(read_sequence(document) if kind == Target.ENROLLMENT else read(document))
+
+
+def _kind(document: Document) -> Noun:
+    return Kind.SEQUENCE if isinstance(document, SequenceDocument) else Kind.RULE
+
+
+def _one(tx: Transaction, id: UUID, kind: Noun) -> tuple[ColumnElement[bool], ...]:
+    return definitions.c.org_id == tx.org, definitions.c.id == id, definitions.c.kind == kind
+
+
+async def _locked(tx: Transaction, id: UUID, kind: Noun, expected: int | None) -> Record:
     """Locks a definition; `expected` is the revision the caller read, None for any."""
-    statement = (
-        select(definitions)
-        .where(definitions.c.org_id == tx.org, definitions.c.id == id)
-        .with_for_update(key_share=True)
-    )
+    statement = select(definitions).where(*_one(tx, id, kind)).with_for_update(key_share=True)
     found = (await tx.execute(statement)).one_or_none()
     if found is None:
-        raise NotFound("Rule")
+        raise NotFound(kind.capitalize())
     if expected is not None and found.revision != expected:
-        raise Stale(f"this rule is at revision {found.revision}, not {expected}")
+        raise Stale(f"this {kind} is at revision {found.revision}, not {expected}")
     return found
 
 
-async def _add_version(tx: Transaction, id: UUID, number: int, document: RuleDocument) -> Record:
-    problems = check(document)
+async def _can_send(tx: Transaction) -> None:
+    """The law of most countries: whose mail it is stands in it."""
+    statement = select(organizations.c.postal_address).where(organizations.c.id == tx.org)
+    if (await tx.execute(statement)).scalar_one() is None:
+        raise SequenceNotReady("mail must carry the organization's postal address; set it first", "postalAddress")
+
+
+async def _resume(tx: Transaction, id: UUID) -> None:
+    """Ends a sequence's pause: what it kept from going on is looked at, and its mail may leave again."""
+    still = (pauses.c.org_id == tx.org, pauses.c.definition_id == id, pauses.c.until.is_(None))
+    await tx.execute(update(pauses).where(*still).values(until=func.greatest(pauses.c.since, tx.now)))
+    waiting = (
+        update(executions)
+        .where(executions.c.org_id == tx.org, executions.c.definition_id == id, executions.c.awaits == Awaits.RESUME)
+        .values(due_at=tx.now, awaits=None)
+        .returning(executions.c.id, executions.c.kind)
+        .cte("waiting")
+    )
+    await tx.execute(select(literal(1)).add_cte(queues.waking(tx, waiting.c.kind, waiting)))
+    unsent = (
+        select(intents.c.destination_id)
+        .join(executions, (executions.c.org_id == intents.c.org_id) & (executions.c.id == intents.c.execution_id))
+        .where(intents.c.org_id == tx.org, intents.c.status == MessageStatus.PENDING, executions.c.definition_id == id)
+        .distinct()
+    )
+    await queues.wake(tx, Target.MAILBOX, (await tx.execute(unsent)).scalars())
+
+
+async def _add_version(tx: Transaction, id: UUID, number: int, document: Document) -> Record:
+    problems = check(document) or await _dangling(tx, document)
     if problems:
         raise Invalid("; ".join(problems), "document")
     statement = (
@@ -210,6 +323,28 @@ async def _add_version(tx: Transaction, id: UUID, number: int, document: RuleDoc
         .returning(versions)
     )
     return (await tx.execute(statement)).one()
+
+
+async def _dangling(tx: Transaction, document: Document) -> list[str]:
+    """What a document names and this organization does not have: it would never fire, or get stuck."""
+    named = references(document)
+    wanted: list[tuple[str, Table, Column[Any], frozenset[Any]]] = [
+        ("stage", stages, stages.c.key, named.stages),
+        ("template", templates, templates.c.id, named.templates),
+        ("mailbox", destinations, destinations.c.id, named.mailboxes),
+        ("sequence", definitions, definitions.c.id, named.sequences),
+        ("user", users, users.c.id, named.users),
+    ]
+    problems = []
+    for noun, table, column, names in wanted:
+        if not names:
+            continue
+        there = select(column).where(table.c.org_id == tx.org, column.in_(names))
+        if "deleted_at" in table.c:
+            there = there.where(table.c.deleted_at.is_(None))
+        missing = names - set((await tx.execute(there)).scalars())
+        problems += [f"there is no {noun} '{name}'" for name in sorted(map(str, missing))]
+    return problems
 
 
 async def _close_activation(tx: Transaction, id: UUID) -> None:

@@ -68,6 +68,12 @@ class IllegalTransition(Refused):
     code = "ILLEGAL_TRANSITION"
 
 
+class SequenceNotReady(Refused):
+    """Something its mail must carry is missing."""
+
+    code = "SEQUENCE_NOT_READY"
+
+
 class Stale(Refused):
     """The record changed since the caller read it."""
 

@@ -37,7 +37,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from uuid_utils.compat import uuid7
 
 from domain.words import EventType, Kind
-from store.errors import NotFound
+from store.errors import NotFound, Stale
 from store.pages import Page, Span, equal, page
 from store.tables import events, outbox
 from store.transaction import Transaction
@@ -46,6 +46,18 @@ Record = Row[Any]
 
 _BATCH = 1000
 """Rows made by one statement."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """An event of a record that a verb has written itself; `number` is its revision after the write."""
+
+    type: EventType
+    kind: Kind
+    subject: UUID
+    number: int
+    before: Mapping[str, Any]
+    after: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -149,6 +161,37 @@ async def _create_batch(
     return set((await tx.write(statement)).scalars())
 
 
+async def tell(tx: Transaction, facts: Sequence[Fact]) -> None:
+    """Events and outbox rows of what was written under the records' own locks."""
+    for start in range(0, len(facts), _BATCH):
+        rows = [
+            {
+                "org_id": tx.org,
+                "id": uuid7(),
+                "type": fact.type.value,
+                "subject_kind": fact.kind.value,
+                "subject_id": fact.subject,
+                "number": fact.number,
+                "at": tx.now,
+                "before": to_jsonable_python(fact.before),
+                "after": to_jsonable_python(fact.after),
+                "actor_kind": tx.origin.kind,
+                "actor_id": tx.origin.id,
+                "chain": list(tx.origin.chain),
+                "execution_id": tx.origin.execution,
+            }
+            for fact in facts[start : start + _BATCH]
+        ]
+        # One row alone is a statement that is compiled once; many are compiled each time.
+        fact = (
+            insert(events)
+            .values(rows if len(rows) > 1 else rows[0])
+            .returning(events.c.org_id, events.c.id)
+            .cte("fact")
+        )
+        await tx.execute(select(literal(1)).add_cte(_kept(tx, fact)))
+
+
 async def change(
     tx: Transaction,
     table: Table,
@@ -238,6 +281,26 @@ async def search(tx: Transaction, span: Span, *, kind: Kind | None = None, subje
     wanted = equal({events.c.subject_kind: kind, events.c.subject_id: subject})
     query = select(events).where(events.c.org_id == tx.org, *wanted)
     return await page(tx, query, events.c.id, span)
+
+
+async def bare_change(
+    tx: Transaction, table: Table, noun: str, id: UUID, values: Mapping[str, Any], *, expected: int | None
+) -> Record:
+    """Writes columns of a record that makes no events. Raises `NotFound`; `Stale` unless at revision `expected`."""
+    mine = (table.c.org_id == tx.org) & (table.c.id == id) & table.c.deleted_at.is_(None)
+    statement = (
+        update(table)
+        .where(mine, table.c.revision == expected if expected is not None else true())
+        .values({**_plain(values), "revision": table.c.revision + 1, "updated_at": tx.now})
+        .returning(*table.c)
+    )
+    changed = (await tx.write(statement)).one_or_none()
+    if changed is None:
+        found = (await tx.execute(select(table.c.revision).where(mine))).scalar_one_or_none()
+        if found is None:
+            raise NotFound(noun)
+        raise Stale(f"it is at revision {found}, not {expected}")
+    return changed
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""Executions: one walk through a version. Runs are started by the match and moved by `advance`."""
+"""Executions: one walk through a version, moved by `advance`. Runs are started by the match.
+
+How enrollments begin is in `store.enrollments`; how both are ended from outside in `store.stops`.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -6,15 +9,18 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, Text, cast, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Select, Table, Text, cast, exists, func, insert, literal, select, true, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from uuid_utils.compat import uuid7
 
+from domain.delivery import OVER
 from domain.match import Event, Refused, Start
-from domain.words import ExecutionStatus, ExitReason, Kind, StepOutcome, StuckReason, Target
-from store import queues
+from domain.words import Awaits, EventType, ExecutionStatus, ExitReason, Kind, StepOutcome, StuckReason, Target
+from store import events as events_of
+from store import notifications, queues
 from store.errors import IllegalTransition, NotFound
-from store.events import Record
+from store.events import Fact, Record
 from store.pages import Page, Span, equal, page
 from store.tables import (
     contacts,
@@ -23,7 +29,9 @@ from store.tables import (
     effects,
     events,
     executions,
+    intents,
     organizations,
+    pauses,
     refusals,
     versions,
 )
@@ -67,6 +75,7 @@ async def start_runs(tx: Transaction, decided: Sequence[tuple[Event, Start, Mapp
             "saw": start.saw.model_dump(mode="json") if start.saw else None,
             "chain": [*event.chain, start.rule],
             "started_at": tx.now,
+            "revision": 1,
         }
         for event, start, links in decided
     ]
@@ -103,7 +112,8 @@ async def lock_due(tx: Transaction, id: UUID) -> Record | None:
     """Locks an open execution's contact and deal, then the execution; None if nothing may become of it.
 
     One statement, in the lock order of the product: records before executions. The row comes
-    with its version's `document` as text, its event's type, before and after, and the calendar.
+    with its version's `document` as text, its event's type, before and after (None for an
+    enrollment), the calendar, and the `pauses` since its anchor.
     """
     mine = (executions.c.org_id == tx.org) & (executions.c.id == id)
 
@@ -114,6 +124,15 @@ async def lock_due(tx: Transaction, id: UUID) -> Record | None:
         cte = row.with_for_update(key_share=True).cte(f"locked_{table.name}")
         return select(func.count()).select_from(cte).scalar_subquery() >= 0
 
+    held_still = (
+        select(func.jsonb_agg(func.jsonb_build_array(pauses.c.since, pauses.c.until), type_=JSONB))
+        .where(
+            pauses.c.org_id == executions.c.org_id,
+            (pauses.c.definition_id == executions.c.definition_id) | (pauses.c.execution_id == executions.c.id),
+            pauses.c.until.is_(None) | (pauses.c.until > executions.c.anchor),
+        )
+        .scalar_subquery()
+    )
     statement = (
         select(
             executions,
@@ -122,21 +141,42 @@ async def lock_due(tx: Transaction, id: UUID) -> Record | None:
             events.c.before.label("event_before"),
             events.c.after.label("event_after"),
             organizations.c.calendar,
+            held_still.label("pauses"),
         )
         .join(organizations, organizations.c.id == executions.c.org_id)
         .join(
             versions,
             (versions.c.org_id == executions.c.org_id) & (versions.c.id == executions.c.version_id),
         )
-        .join(
+        .outerjoin(
             events,
             (events.c.org_id == executions.c.org_id) & (events.c.id == executions.c.event_id),
         )
-        .where(mine, executions.c.status == ExecutionStatus.OPEN)
+        .where(mine, executions.c.status == ExecutionStatus.OPEN, executions.c.held_since.is_(None))
         .where(locked(contacts, executions.c.contact_id), locked(deals, executions.c.deal_id))
         .with_for_update(of=executions, key_share=True)
     )
     return (await tx.execute(statement)).one_or_none()
+
+
+async def last_message(tx: Transaction, execution: Record) -> Record | None:
+    """When an execution's last message was planned and left; `over` when no more becomes of any it has written.
+
+    Whoever records that holds the execution's lock, so this is a statement after `lock_due`: one
+    that waited for the lock would tell how it was before.
+    """
+    if execution.message_id is None:
+        return None
+    other = intents.alias("other")
+    to_come = exists().where(
+        other.c.org_id == intents.c.org_id,
+        other.c.execution_id == intents.c.execution_id,
+        other.c.status.not_in(OVER),
+    )
+    statement = select(intents.c.due_at, intents.c.accepted_at, (~to_come).label("over")).where(
+        intents.c.org_id == tx.org, intents.c.id == execution.message_id
+    )
+    return (await tx.execute(statement)).one()
 
 
 async def record(tx: Transaction, execution: Record, taken: Sequence[Taken]) -> None:
@@ -169,16 +209,20 @@ async def stand(
     steps: int,
     step: str | None,
     anchor: datetime,
-    due_at: datetime,
+    message: UUID | None,
+    due_at: datetime | None,
+    awaits: Awaits | None = None,
     waits: Mapping[str, Any] | None,
 ) -> None:
-    """Where an execution stands now and when it is next looked at."""
+    """Where an execution stands now, and when it is next looked at or which fact it awaits."""
     await _write(
         tx,
         execution.id,
         step=step,
         anchor=anchor,
+        message_id=message,
         due_at=due_at,
+        awaits=awaits.value if awaits else None,
         waits=waits,
         steps_taken=execution.steps_taken + steps,
         sweeps=0,
@@ -186,14 +230,28 @@ async def stand(
     )
 
 
-async def end(tx: Transaction, execution: Record, reason: ExitReason, *, steps: int) -> None:
-    await _write(tx, execution.id, steps_taken=execution.steps_taken + steps, **_ended(tx, reason), step=None)
+async def end(tx: Transaction, execution: Record, reason: ExitReason, *, steps: int = 0) -> None:
+    """Ends a locked execution that went its way; an enrollment's end is a fact of its own."""
+    ending = ended(tx, reason)
+    await _write(tx, execution.id, steps_taken=execution.steps_taken + steps, **ending, step=None)
+    if execution.kind == Target.ENROLLMENT:
+        await events_of.tell(tx, [end_fact(execution, execution.revision + 1, reason)])
+
+
+def end_fact(execution: Record, number: int, reason: ExitReason) -> Fact:
+    """The event of an enrollment's end."""
+    about = {"sequenceId": execution.definition_id, "contactId": execution.contact_id, "dealId": execution.deal_id}
+    after = {**about, "exitReason": reason.value}
+    return Fact(EventType.ENROLLMENT_ENDED, Kind.ENROLLMENT, execution.id, number, {"status": execution.status}, after)
 
 
 async def get_stuck(
     tx: Transaction, id: UUID, reason: StuckReason, detail: str, owner: UUID | None, *, step: str | None = None
 ) -> bool:
-    """Hands an open execution to a person; False if it is not open any more, or stands elsewhere than at `step`."""
+    """Hands an open execution to a person, who is told of an enrollment.
+
+    False if it is not open any more, or stands elsewhere than at `step`.
+    """
     statement = (
         update(executions)
         .where(
@@ -208,16 +266,28 @@ async def get_stuck(
             stuck_detail=detail[:500],
             stuck_owner_id=owner,
             due_at=None,
+            awaits=None,
         )
+        .returning(executions.c.kind, executions.c.contact_id)
     )
-    return (await tx.execute(statement)).rowcount == 1
+    stuck = (await tx.execute(statement)).one_or_none()
+    if stuck is not None and stuck.kind == Target.ENROLLMENT and owner is not None:
+        title = f"An enrollment needs you: {reason.replace('_', ' ')}"
+        values = {"user_id": owner, "reason": "stuck", "title": title, "contact_id": stuck.contact_id}
+        await notifications.notify(tx, uuid7(), {**values, "execution_id": id})
+    return stuck is not None
 
 
-async def retry(tx: Transaction, id: UUID) -> Record:
-    """Goes on from the step that failed. Raises `IllegalTransition` unless it is stuck."""
+async def retry(tx: Transaction, id: UUID, kind: Target) -> Record:
+    """Goes on from the step that failed. Raises `NotFound`, and `IllegalTransition` unless it is stuck."""
     freed = (
         update(executions)
-        .where(executions.c.org_id == tx.org, executions.c.id == id, executions.c.status == ExecutionStatus.STUCK)
+        .where(
+            executions.c.org_id == tx.org,
+            executions.c.id == id,
+            executions.c.kind == kind,
+            executions.c.status == ExecutionStatus.STUCK,
+        )
         .values(
             status=ExecutionStatus.OPEN.value,
             due_at=tx.now,
@@ -230,55 +300,43 @@ async def retry(tx: Transaction, id: UUID) -> Record:
         .returning(*executions.c)
         .cte("freed")
     )
-    statement = select(freed).add_cte(queues.waking(tx, Target.RUN, freed))
+    statement = select(freed).add_cte(queues.waking(tx, kind, freed))
     found = (await tx.execute(statement)).one_or_none()
     if found is None:
-        status = (await get(tx, id)).status
-        raise IllegalTransition(f"only a stuck run can be retried; this one is {status}", "status")
-    return found
-
-
-async def stop(tx: Transaction, id: UUID, note: str | None) -> Record:
-    """A person's stop: holds when this commits. Raises `IllegalTransition` if it has ended."""
-    statement = (
-        update(executions)
-        .where(executions.c.org_id == tx.org, executions.c.id == id, executions.c.status != ExecutionStatus.ENDED)
-        .values(**_ended(tx, ExitReason.STOPPED), exit_note=note)
-        .returning(*executions.c)
-    )
-    found = (await tx.execute(statement)).one_or_none()
-    if found is None:
-        await get(tx, id)
-        raise IllegalTransition("this run has ended", "status")
+        status = (await get(tx, id, kind)).status
+        raise IllegalTransition(f"only a stuck {kind} can be retried; this one is {status}", "status")
     return found
 
 
 async def wake(tx: Transaction, ids: Iterable[UUID]) -> None:
     """Makes open executions due now and has them looked at."""
-    wanted = list(ids)
-    await tx.execute(
+    woken = (
         update(executions)
         .where(
             executions.c.org_id == tx.org,
-            executions.c.id.in_(wanted),
+            executions.c.id.in_(list(ids)),
             executions.c.status == ExecutionStatus.OPEN,
         )
-        .values(due_at=func.least(executions.c.due_at, tx.now), sweeps=0, sweep_after=None)
+        .values(due_at=func.least(executions.c.due_at, tx.now), awaits=None, sweeps=0, sweep_after=None)
+        .returning(executions.c.id, executions.c.kind)
+        .cte("woken")
     )
-    await queues.wake(tx, Target.RUN, wanted)
+    await tx.execute(select(literal(1)).add_cte(queues.waking(tx, woken.c.kind, woken)))
 
 
-async def get(tx: Transaction, id: UUID) -> Record:
-    """Raises `NotFound`."""
-    statement = select(executions).where(executions.c.org_id == tx.org, executions.c.id == id)
+async def get(tx: Transaction, id: UUID, kind: Target) -> Record:
+    """A run or an enrollment. Raises `NotFound`."""
+    statement = select(executions).where(
+        executions.c.org_id == tx.org, executions.c.id == id, executions.c.kind == kind
+    )
     found = (await tx.execute(statement)).one_or_none()
     if found is None:
-        raise NotFound("Run")
+        raise NotFound(kind.capitalize())
     return found
 
 
 async def explain(tx: Transaction, id: UUID) -> Record:
-    """An execution with its rule's name, its version's number and its event. Raises `NotFound`."""
+    """A run with its rule's name, its version's number and its event. Raises `NotFound`."""
     found = (await tx.execute(_told(tx).where(executions.c.id == id))).one_or_none()
     if found is None:
         raise NotFound("Run")
@@ -356,15 +414,19 @@ def _with_rule_and_event(query: Select[Any], decided: Table) -> Select[Any]:
     return query
 
 
-def _ended(tx: Transaction, reason: ExitReason) -> dict[str, Any]:
+def ended(tx: Transaction, reason: ExitReason) -> dict[str, Any]:
+    """The columns of an end."""
     return {
         "status": ExecutionStatus.ENDED.value,
         "exit_reason": reason.value,
         "due_at": None,
+        "awaits": None,
+        "held_since": None,
         "waits": None,
         "stuck_reason": None,
         "stuck_detail": None,
         "ended_at": tx.now,
+        "revision": executions.c.revision + 1,
     }
 
 

@@ -11,8 +11,10 @@ from sqlalchemy import Table, select
 
 from domain.words import Kind
 from store.events import Record
-from store.tables import activities, companies, contacts, deals, effects, reminders
+from store.tables import activities, companies, contacts, deals, effects, intents, reminders
 from store.transaction import Transaction
+
+_NOT_FACTS = ("search", "rendered", "token", "deadline")
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ async def subjects(tx: Transaction, wanted: Sequence[Links]) -> list[Subject]:
 async def made_by(tx: Transaction, execution: UUID) -> dict[str, Any]:
     """The records an execution's steps made, by step id, as they are now."""
     made: dict[str, Any] = {}
-    for kind, table in ((Kind.ACTIVITY, activities), (Kind.REMINDER, reminders)):
+    for kind, table in ((Kind.ACTIVITY, activities), (Kind.REMINDER, reminders), (Kind.MESSAGE, intents)):
         statement = (
             select(effects.c.step, table)
             .join(table, (table.c.org_id == effects.c.org_id) & (table.c.id == effects.c.made_id))
@@ -90,7 +92,7 @@ async def made_by(tx: Transaction, execution: UUID) -> dict[str, Any]:
             )
         )
         for row in await tx.execute(statement):
-            made[row.step] = picture(row)
+            made[row.step] = picture(row, _NOT_FACTS)
     return made
 
 

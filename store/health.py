@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import select, text
+from sqlalchemy import literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.words import Target
-from store.tables import executions, outbox, reminders, wakes
+from domain.words import MessageStatus, Target
+from store.tables import executions, intents, outbox, reminders, wakes
 
 _STANDING = text("""
 SELECT
@@ -19,10 +19,16 @@ SELECT
   (SELECT coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float8 FROM wakes
    WHERE failed_at IS NULL) AS oldest_wake_seconds,
   (SELECT count(*) FROM wakes WHERE failed_at IS NOT NULL) AS wakes_failed,
-  (SELECT count(*) FROM executions WHERE status = 'open') AS runs_open,
-  (SELECT count(*) FROM executions WHERE status = 'stuck') AS runs_stuck,
+  (SELECT count(*) FROM executions WHERE status = 'open' AND kind = 'run') AS runs_open,
+  (SELECT count(*) FROM executions WHERE status = 'stuck' AND kind = 'run') AS runs_stuck,
+  (SELECT count(*) FROM executions WHERE status IN ('open','paused') AND kind = 'enrollment') AS enrollments_open,
+  (SELECT count(*) FROM executions WHERE status = 'stuck' AND kind = 'enrollment') AS enrollments_stuck,
+  (SELECT count(*) FROM intents WHERE status = 'pending') AS messages_pending,
+  (SELECT count(*) FROM intents WHERE status = 'uncertain') AS messages_uncertain,
+  (SELECT count(*) FROM letters WHERE status = 'unreadable') AS letters_unreadable,
+  (SELECT count(*) FROM destinations WHERE retry_at IS NOT NULL AND deleted_at IS NULL) AS mailboxes_in_trouble,
   (SELECT count(*) FROM reminders WHERE due_at IS NOT NULL) AS reminders_open,
-  (SELECT count(*) FROM executions WHERE status = 'open' AND due_at < late.at)
+  (SELECT count(*) FROM executions WHERE status = 'open' AND held_since IS NULL AND due_at < late.at)
     + (SELECT count(*) FROM reminders WHERE due_at < late.at) AS overdue
 FROM (SELECT business_now() - make_interval(secs => 60 * scale) AS at FROM clock) late
 """)
@@ -40,6 +46,12 @@ class Standing:
     wakes_failed: int
     runs_open: int
     runs_stuck: int
+    enrollments_open: int
+    enrollments_stuck: int
+    messages_pending: int
+    messages_uncertain: int
+    letters_unreadable: int
+    mailboxes_in_trouble: int
     reminders_open: int
     overdue: int
 
@@ -61,10 +73,18 @@ async def schema_revision(connection: AsyncConnection) -> str | None:
 async def open_rows(connection: AsyncConnection) -> dict[UUID, dict[Target, list[UUID]]]:
     """Every row that something may still become of, by organization."""
     found: dict[UUID, dict[Target, list[UUID]]] = {}
-    for kind, table in ((Target.RUN, executions), (Target.REMINDER, reminders)):
-        statement = select(table.c.org_id, table.c.id).where(table.c.due_at.is_not(None))
+    pending = select(
+        intents.c.org_id, literal(Target.MAILBOX.value).label("kind"), intents.c.destination_id.label("id")
+    )
+    for statement in (
+        select(executions.c.org_id, executions.c.kind, executions.c.id).where(executions.c.due_at.is_not(None)),
+        select(reminders.c.org_id, literal(Target.REMINDER.value).label("kind"), reminders.c.id).where(
+            reminders.c.due_at.is_not(None)
+        ),
+        pending.where(intents.c.status.in_([MessageStatus.PENDING, MessageStatus.CLAIMED])).distinct(),
+    ):
         for row in await connection.execute(statement):
-            found.setdefault(row.org_id, {}).setdefault(kind, []).append(row.id)
+            found.setdefault(row.org_id, {}).setdefault(Target(row.kind), []).append(row.id)
     return found
 
 

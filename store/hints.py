@@ -8,6 +8,7 @@ import structlog
 
 OUTBOX = "drumbeat_outbox"
 WAKES = "drumbeat_wakes"
+LETTERS = "drumbeat_letters"
 
 log = structlog.get_logger()
 

@@ -6,6 +6,7 @@ import secrets
 from base64 import b64encode
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, insert, select, text, update
@@ -14,12 +15,12 @@ from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
 from domain.due import Calendar
-from domain.words import Role
+from domain.words import Kind, Role
 from store.errors import Duplicate, NotFound
 from store.events import Record
 from store.pages import Page, Span, equal, page
 from store.sealing import seal, unseal
-from store.tables import api_keys, organizations, pipelines, sources, stages, users
+from store.tables import api_keys, contacts, executions, organizations, pipelines, sources, stages, users
 from store.transaction import Database, Transaction
 
 _DEFAULT_STAGES = (
@@ -81,6 +82,14 @@ async def create_organization(database: Database, name: str, slug: str, calendar
     return org
 
 
+async def find_organization(database: Database, slug: str | None) -> UUID | None:
+    """The one with a short name; without a name the only one there is."""
+    async with database.crossing() as connection:
+        statement = text("SELECT resolve_organization(:slug)")
+        found: UUID | None = (await connection.execute(statement, {"slug": slug})).scalar_one()
+    return found
+
+
 async def organization(tx: Transaction) -> Record:
     statement = select(organizations).where(organizations.c.id == tx.org)
     return (await tx.execute(statement)).one()
@@ -139,6 +148,21 @@ async def first_admin(tx: Transaction) -> UUID | None:
     """Who gets what has no owner."""
     admins = select(users.c.id).where(users.c.org_id == tx.org, users.c.role == Role.ADMIN, users.c.is_active)
     return await _user(tx, admins.order_by(users.c.created_at, users.c.id).limit(1))
+
+
+async def who_mends(tx: Transaction, execution: UUID) -> UUID | None:
+    """Whom a stuck execution asks: the contact's owner for an enrollment, an admin for a rule's run."""
+    owners = (
+        select(contacts.c.owner_id)
+        .join(executions, (executions.c.org_id == contacts.c.org_id) & (executions.c.contact_id == contacts.c.id))
+        .where(executions.c.org_id == tx.org, executions.c.id == execution, executions.c.kind == Kind.ENROLLMENT)
+    )
+    return await _user(tx, owners) or await first_admin(tx)
+
+
+async def owner_of(tx: Transaction, contact: UUID | None) -> UUID | None:
+    """Who looks after a contact."""
+    return await _user(tx, select(contacts.c.owner_id).where(contacts.c.org_id == tx.org, contacts.c.id == contact))
 
 
 async def users_by_name(tx: Transaction) -> dict[str, UUID]:
@@ -241,5 +265,6 @@ def _place(row: UUID) -> bytes:
     return b"sources.sealed_secret/" + row.bytes
 
 
-async def _user(tx: Transaction, query: Select[tuple[UUID]]) -> UUID | None:
-    return (await tx.execute(query)).scalar_one_or_none()
+async def _user(tx: Transaction, query: Select[Any]) -> UUID | None:
+    found: UUID | None = (await tx.execute(query)).scalar_one_or_none()
+    return found

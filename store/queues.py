@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, case, delete, func, insert, literal, select, text, update
+from sqlalchemy import CTE, ColumnElement, case, delete, func, insert, literal, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.words import Target
 from store.events import Record
-from store.tables import events, executions, outbox, reminders, wakes
+from store.tables import destinations, events, executions, outbox, reminders, wakes
 from store.transaction import Transaction
 
 MAX_ATTEMPTS = 2
@@ -110,9 +110,10 @@ async def wake(tx: Transaction, kind: Target, targets: Iterable[UUID]) -> None:
         await tx.execute(insert(wakes), rows)
 
 
-def waking(tx: Transaction, kind: Target, rows: CTE) -> CTE:
-    """As `wake`, inside the statement that makes or moves the rows."""
-    asked = select(literal(tx.org), literal(kind.value), rows.c.id)
+def waking(tx: Transaction, kind: Target | ColumnElement[str], rows: CTE, column: str = "id") -> CTE:
+    """As `wake`, inside the statement that makes or moves the rows; `column` of them is the target."""
+    named = literal(kind.value) if isinstance(kind, Target) else kind
+    asked = select(literal(tx.org, wakes.c.org_id.type), named, rows.c[column]).distinct()
     columns = ["org_id", "kind", "target_id"]
     return insert(wakes).from_select(columns, asked).returning(wakes.c.id).cte("waking")
 
@@ -126,12 +127,17 @@ async def wake_batch(connection: AsyncConnection, each: int) -> list[Wake]:
 
 
 async def still_open(connection: AsyncConnection, targets: Iterable[UUID]) -> set[UUID]:
-    """Which of these rows something may still become of; the others are not poked."""
+    """Which of these rows something may still become of; the others are not poked.
+
+    A deleted mailbox is one of them: what was to leave through it must be told.
+    """
     wanted = list(targets)
     found: set[UUID] = set()
     for table in (executions, reminders):
         statement = select(table.c.id).where(table.c.id.in_(wanted), table.c.due_at.is_not(None))
         found.update((await connection.execute(statement)).scalars())
+    mailboxes = select(destinations.c.id).where(destinations.c.id.in_(wanted))
+    found.update((await connection.execute(mailboxes)).scalars())
     return found
 
 
@@ -153,15 +159,33 @@ async def fail_wakes(tx: Transaction, ids: Sequence[int], error: str) -> None:
 _LATE = "(SELECT business_now() - make_interval(secs => :late * scale) FROM clock)"
 _OVERDUE = text(f"""
 SELECT org_id, kind, id FROM (
-  SELECT org_id, 'run' AS kind, id, due_at FROM executions
-  WHERE status = 'open' AND due_at < {_LATE}
+  SELECT org_id, kind, id, due_at FROM executions
+  WHERE status = 'open' AND held_since IS NULL AND due_at < {_LATE}
     AND (sweep_after IS NULL OR sweep_after < clock_timestamp())
   UNION ALL
   SELECT org_id, 'reminder', id, due_at FROM reminders
   WHERE due_at < {_LATE} AND (sweep_after IS NULL OR sweep_after < clock_timestamp())
+  UNION ALL
+  SELECT d.org_id, 'mailbox', d.id, late.due_at FROM destinations d
+  JOIN organizations o ON o.id = d.org_id
+  CROSS JOIN LATERAL (
+    SELECT i.due_at FROM intents i WHERE i.org_id = d.org_id AND i.destination_id = d.id
+      AND (i.status = 'pending' AND i.due_at < {_LATE} AND o.sending_stopped_at IS NULL AND d.paused_at IS NULL
+        OR i.status = 'claimed' AND i.deadline < clock_timestamp() - make_interval(secs => :late)) LIMIT 1
+  ) late
+  WHERE (d.sweep_after IS NULL OR d.sweep_after < clock_timestamp())
+    AND (d.retry_at IS NULL OR d.retry_at < clock_timestamp())
 ) overdue ORDER BY due_at LIMIT :most
 """)  # noqa: S608  (both parts are constants)
 _OLDEST_WAKE = text("SELECT extract(epoch FROM clock_timestamp() - min(created_at)) FROM wakes WHERE failed_at IS NULL")
+
+
+_SWEPT = {
+    Target.RUN: executions,
+    Target.ENROLLMENT: executions,
+    Target.REMINDER: reminders,
+    Target.MAILBOX: destinations,
+}
 
 
 async def overdue(connection: AsyncConnection, most: int) -> dict[UUID, dict[Target, list[UUID]]]:
@@ -179,7 +203,7 @@ async def oldest_wake_seconds(connection: AsyncConnection) -> float:
 
 async def sweep(tx: Transaction, kind: Target, ids: Sequence[UUID]) -> None:
     """Wakes overdue rows, and leaves each alone for 1, 2, 4 … 60 real minutes after."""
-    table: Any = {Target.RUN: executions, Target.REMINDER: reminders}[kind]
+    table: Any = _SWEPT[kind]
     await tx.execute(
         update(table)
         .where(table.c.org_id == tx.org, table.c.id.in_(ids))

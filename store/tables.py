@@ -53,6 +53,11 @@ organizations = Table(
     Column("settings", JSONB),
     Column("subscription_plan", Text),
     Column("created_at", _at),
+    Column("postal_address", Text),
+    Column("address_salt", LargeBinary),
+    Column("sending_stopped_at", _at),
+    Column("sending_stopped_by", Uuid),
+    Column("sending_note", Text),
 )
 users = _table(
     "users", id=Uuid, email=Text, name=Text, role=Text, manager_id=Uuid, avatar_url=Text,
@@ -105,7 +110,8 @@ executions = _table(
     "executions", id=Uuid, kind=Text, definition_id=Uuid, version_id=Uuid, event_id=Uuid, **_links,
     status=Text, exit_reason=Text, exit_note=Text, step=Text, anchor=_at, due_at=_at, waits=JSONB,
     saw=JSONB, chain=_ids, steps_taken=Integer, stuck_reason=Text, stuck_detail=Text,
-    stuck_owner_id=Uuid, started_at=_at, ended_at=_at, **_swept,
+    stuck_owner_id=Uuid, started_at=_at, ended_at=_at, revision=Integer, awaits=Text, held_since=_at,
+    message_id=Uuid, destination_id=Uuid, started_by_kind=Text, started_by_id=Uuid, **_swept,
 )  # fmt: skip
 effects = _table(
     "effects", execution_id=Uuid, step=Text, visit=Integer, number=Integer, action=Text,
@@ -124,6 +130,40 @@ notifications = _table(
     "notifications", id=Uuid, user_id=Uuid, reason=Text, title=Text, **_links, activity_id=Uuid,
     reminder_id=Uuid, occurrence=Integer, execution_id=Uuid, created_at=_at, read_at=_at,
 )  # fmt: skip
+addresses = _table(
+    "addresses", id=Uuid, hash=LargeBinary, suppressed=Text, suppressed_at=_at,
+    revision=Integer, created_at=_at, updated_at=_at,
+)  # fmt: skip
+templates = _table(
+    "templates", id=Uuid, name=Text, content=JSONB, revision=Integer, created_by=Uuid, created_at=_at,
+    updated_at=_at, deleted_at=_at,
+)  # fmt: skip
+destinations = _table(
+    "destinations", id=Uuid, kind=Text, name=Text, owner_id=Uuid, from_name=Text, from_email=Text,
+    transport=Text, host=Text, port=Integer, security=Text, username=Text, sealed_password=LargeBinary,
+    pace=JSONB, paused_at=_at, trouble=Text, trouble_detail=Text, trouble_since=_at, failures=Integer,
+    retry_at=_at, revision=Integer, created_by=Uuid, created_at=_at, updated_at=_at, deleted_at=_at,
+    **_swept,
+)  # fmt: skip
+pauses = _table(
+    "pauses", id=Uuid, definition_id=Uuid, execution_id=Uuid, since=_at, until=_at, paused_by=Uuid,
+)  # fmt: skip
+intents = _table(
+    "intents", id=Uuid, kind=Text, destination_id=Uuid, execution_id=Uuid, step=Text, visit=Integer,
+    contact_id=Uuid, address_id=Uuid, status=Text, reason=Text, detail=Text, due_at=_at, not_before=_at,
+    attempts=Integer, refusals=Integer, token=Uuid, deadline=_at, message_id=Text, rendered=JSONB,
+    accepted_at=_at, replied_at=_at, revision=Integer, created_at=_at, updated_at=_at,
+)  # fmt: skip
+attempts = _table(
+    "attempts", intent_id=Uuid, number=Integer, destination_id=Uuid, token=Uuid, saw=JSONB,
+    claimed_at=_at, claimed_real=_at, outcome=Text, answer=Text, ended_at=_at,
+)  # fmt: skip
+letters = _table(
+    "letters", id=Uuid, source_id=Uuid, key=LargeBinary, raw=LargeBinary, recipient=Text, from_email=Text,
+    subject=Text, matched_by=Text, intent_id=Uuid, contact_id=Uuid, status=Text, kind=Text, text=Text,
+    detail=Text, received_at=_at, read_at=_at, settled_by=Uuid,
+)  # fmt: skip
+holds = _table("holds", letter_id=Uuid, execution_id=Uuid, since=_at)
 sources = _table(
     "sources", id=Uuid, name=Text, sealed_secret=LargeBinary, created_by=Uuid, created_at=_at,
     revoked_at=_at,

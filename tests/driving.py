@@ -3,23 +3,31 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
-from uuid import UUID
+from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import asyncpg
+from sqlalchemy import text
 
 from activities.advance import Advance
-from domain.documents import RuleDocument
-from store import deals, definitions
+from activities.send import Links as SendLinks
+from activities.send import Send
+from domain.documents import RuleDocument, SequenceDocument
+from domain.link_tokens import Purpose, reply_address, subkey, token
+from domain.words import Kind
+from store import contacts, deals, definitions, enrollments, intents, letters, mailboxes, sending
+from store.transaction import Origin
 from tests.conftest import Base
 from triggers.relay import Relay
 from workflows.contracts import Waiter
 
 T = TypeVar("T")
 Json = dict[str, Any]
+MASTER = bytes(32)
 
 
 async def until(check: Callable[[], Awaitable[T | None]], what: str, seconds: float = 20) -> T:
@@ -51,6 +59,13 @@ def branch(step: str, condition: Json, then: Sequence[Json] = (), otherwise: Seq
     return {"kind": "branch", "id": step, "if": condition, "then": [*then], "else": [*otherwise]}
 
 
+def mail(step: str = "mail", subject: str = "Hello", text: str = "Hello there", **fields: Any) -> Json:
+    inline = {"text": text} if fields.get("thread") == "same" else {"subject": subject, "text": text}
+    if "template" in fields:
+        inline = {}
+    return {"kind": "email", "id": step, **inline, **fields}
+
+
 def leave(step: str = "leave") -> Json:
     return {"kind": "exit", "id": step}
 
@@ -70,13 +85,59 @@ def on_contact(*steps: Json, conditions: Json | None = None) -> RuleDocument:
     return RuleDocument.model_validate({"trigger": trigger, "conditions": conditions, "steps": steps})
 
 
+def sequence(*steps: Json, **fields: Any) -> SequenceDocument:
+    return SequenceDocument.model_validate({"steps": steps, **fields})
+
+
 # --- moving
 
 
-async def switch_on(base: Base, document: RuleDocument, name: str = "Rule") -> UUID:
-    """An active rule; its id."""
+async def make_mailbox(base: Base, name: str = "Sales", **values: Any) -> UUID:
+    """A mailbox of nobody's own; by default its mail stays in the local outbox."""
+    row = {"name": name, "from_name": "Sal", "from_email": "sal@example.com", "transport": "outbox", **values}
     async with base.transaction() as tx:
-        rule: UUID = (await definitions.create_rule(tx, name, document)).id
+        made: UUID = (await mailboxes.create(tx, row, None, bytes(32))).id
+    return made
+
+
+async def publish(base: Base, document: SequenceDocument, name: str = "Sequence") -> UUID:
+    """An active sequence; its id. The organization has a postal address from then on."""
+    async with base.transaction() as tx:
+        await sending.set_postal_address(tx, "1 Main Street, Springfield")
+        made: UUID = (await definitions.create(tx, name, document)).id
+        await definitions.activate(tx, made, None, expected=None, kind=Kind.SEQUENCE)
+    return made
+
+
+async def make_contact(base: Base, email: str | None = "jo@example.com", **values: Any) -> UUID:
+    async with base.transaction() as tx:
+        row = {"email": email, "first_name": "Jo", "owner_id": base.rep, **values}
+        made: UUID = (await contacts.create(tx, row)).id
+    return made
+
+
+async def enroll(base: Base, sequence: UUID, *people: UUID, **options: Any) -> list[enrollments.Answered]:
+    async with base.transaction() as tx:
+        return await enrollments.enroll(tx, sequence, [enrollments.Asked(one) for one in people], **options)
+
+
+async def enrolled(base: Base, document: SequenceDocument, email: str = "jo@example.com", **options: Any) -> UUID:
+    """One contact enrolled in a new sequence; the enrollment's id."""
+    (answered,) = await enroll(base, await publish(base, document), await make_contact(base, email), **options)
+    assert answered.enrollment is not None, answered.reason
+    return answered.enrollment
+
+
+_ELSEWHERE = """
+  WITH made AS (INSERT INTO pipelines VALUES (:org, 'other', 'Other') ON CONFLICT DO NOTHING RETURNING org_id)
+  INSERT INTO stages SELECT org_id, 'other', 'nowhere', 'Nowhere', 1, 0, 'open' FROM made"""
+
+
+async def switch_on(base: Base, document: RuleDocument, name: str = "Rule") -> UUID:
+    """An active rule; its id. The stage `nowhere` is of a pipeline that no deal is in."""
+    async with base.transaction() as tx:
+        await tx.execute(text(_ELSEWHERE), {"org": tx.org})
+        rule: UUID = (await definitions.create(tx, name, document)).id
         await definitions.activate(tx, rule, None, expected=None)
     return rule
 
@@ -122,7 +183,7 @@ async def start_run(base: Base, document: RuleDocument, name: str = "Rule", **va
 
 
 OPEN = """
-  SELECT 'run' AS kind, id, due_at FROM executions WHERE status = 'open'
+  SELECT kind, id, due_at FROM executions WHERE status = 'open' AND due_at IS NOT NULL AND held_since IS NULL
   UNION ALL SELECT 'reminder', id, due_at FROM reminders WHERE due_at IS NOT NULL ORDER BY due_at, id"""
 
 
@@ -232,3 +293,94 @@ def _told(value: Any, zero: datetime | None, names: Mapping[str, str]) -> Any:
     if isinstance(value, str):
         return _ID.sub(lambda found: names.get(found[0], "an id"), value)
     return value
+
+
+# --- mail
+
+
+@asynccontextmanager
+async def sender(base: Base, **options: Any) -> AsyncIterator[Send]:
+    """What empties mailboxes, closed in the end."""
+    made = Send(base.app, MASTER, SendLinks("https://crm.example.com", "reply.example.com"), **options)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def smtp_mailbox(base: Base, port: int, name: str = "Sales", **values: Any) -> UUID:
+    """A mailbox whose mail leaves for a server on this machine."""
+    return await make_mailbox(
+        base, name, **{"transport": "smtp", "host": "127.0.0.1", "port": port, "security": "none", **values}
+    )
+
+
+async def written(base: Base, document: SequenceDocument, email: str = "jo@example.com", **options: Any) -> UUID:
+    """An enrollment that has taken its first steps, so that its first mail is written; its id."""
+    id_ = await enrolled(base, document, email, **options)
+    await advance(base, id_, "enrollment")
+    return id_
+
+
+async def may_mail(base: Base) -> None:
+    """The organization has what its mail must carry."""
+    async with base.transaction() as tx:
+        await sending.set_postal_address(tx, "1 Main Street, Springfield")
+
+
+async def the_message(base: Base) -> Json:
+    (found,) = await base.rows("SELECT * FROM intents")
+    return dict(found)
+
+
+async def the_execution(base: Base) -> Json:
+    (found,) = await base.rows("SELECT * FROM executions")
+    return dict(found)
+
+
+async def claimed(base: Base, id_: UUID, box: UUID, *, call_seconds: float = 30) -> Any:
+    """What the claim of a message to its contact's address answers."""
+    email = await base.value(
+        "SELECT email FROM contacts JOIN intents i ON i.contact_id = contacts.id WHERE i.id = :i", i=id_
+    )
+    async with base.transaction() as tx:
+        return await intents.claim(
+            tx,
+            id_,
+            box,
+            message_id=f"<{id_}@example.com>",
+            rendered={"subject": "Hello", "to_email": email},
+            call_seconds=call_seconds,
+        )
+
+
+def letter(
+    *headers: str, frm: str = "Jo <jo@example.com>", to: str = "sal@example.com", text: str = "Yes, gladly."
+) -> bytes:
+    """A mail that came in; a Message-ID of its own unless one is given."""
+    given = [f"From: {frm}", f"To: {to}", "Subject: Re: Hello", *headers]
+    if not any(line.lower().startswith("message-id:") for line in headers):
+        given.append(f"Message-ID: <{uuid4()}@example.net>")
+    return "\r\n".join([*given, "Content-Type: text/plain; charset=utf-8", "", text, ""]).encode()
+
+
+def reply_to(message: UUID) -> str:
+    """The address that a message asks to be answered at."""
+    return reply_address(token(subkey(MASTER), message, Purpose.REPLY), "reply.example.com")
+
+
+async def receive(base: Base, raw: bytes, *recipients: str) -> tuple[UUID, bool]:
+    """A letter that came in; its id, and False if it was here before."""
+    came = letters.envelope(raw, recipients=recipients, source=None, link_key=subkey(MASTER))
+    async with base.transaction(Origin("recipient")) as tx:
+        found, new = await letters.receive(tx, came)
+    return found.id, new
+
+
+async def numbers_run_on(base: Base) -> None:
+    """The events of every subject are numbered 1..n."""
+    rows = await base.rows(
+        "SELECT subject_kind, subject_id, array_agg(number ORDER BY number) AS n FROM events GROUP BY 1, 2"
+    )
+    for row in rows:
+        assert row["n"] == list(range(1, len(row["n"]) + 1)), row

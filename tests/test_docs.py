@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from pydantic.alias_generators import to_camel
 
 from api.app import create_app
 from cli.commands import names_of_commands
 from domain import words
 from domain.conditions import Operator
-from domain.documents import RuleDocument
+from domain.documents import RuleDocument, SequenceDocument
+from domain.inbound_mail import LetterKind
+from domain.templates import FILTERS
 from runtime.settings import EmbeddedSettings, Settings
 from store.transaction import Database
 
@@ -46,15 +49,37 @@ def test_the_operators_guide_lists_exactly_the_settings_there_are():
     assert listed == {name.upper() for name in (*Settings.model_fields, *EmbeddedSettings.model_fields)}
 
 
-def test_the_glossary_explains_every_reason_and_no_other():
-    explained = set(re.findall(r"^\| `(\w+)` \|", PAGES["docs/glossary.md"], re.MULTILINE))
-    assert explained == {*words.Refusal, *words.StuckReason}
+@pytest.mark.parametrize(
+    ("heading", "vocabulary"),
+    [
+        ("refusal", words.Refusal),
+        ("not enrolled", words.NotEnrolled),
+        ("stuck", words.StuckReason),
+        ("exit reason", words.ExitReason),
+        ("message", words.MessageStatus),
+        ("suppression", words.Suppression),
+    ],
+)
+def test_the_glossary_explains_every_reason_and_no_other(heading, vocabulary):
+    _, table = PAGES["docs/glossary.md"].split(f"\n| {heading} |")
+    explained = re.findall(r"^\| `(\w+)` \|", table.partition("\n\n")[0], re.MULTILINE)
+    assert sorted(explained) == sorted(vocabulary)
 
 
-def test_the_admins_guide_names_every_operator_trigger_and_step():
+def test_the_guide_for_reps_explains_why_a_contact_was_not_enrolled_and_what_a_letter_may_be():
+    guide = PAGES["docs/rep.md"]
+    assert {*words.NotEnrolled, *LetterKind} <= set(re.findall(r"^\| `(\w+)` \|", guide, re.MULTILINE))
+
+
+def test_the_admins_guide_names_every_operator_trigger_step_exit_and_filter():
     guide = PAGES["docs/admin.md"]
-    for name in (*get_args(Operator), *re.findall(r"'const': '([a-z_.]+)'", str(RuleDocument.model_json_schema()))):
+    forms = f"{RuleDocument.model_json_schema()} {SequenceDocument.model_json_schema()}"
+    events = [event for event in words.EventType if f"'{event}'" in forms]
+    fields = [to_camel(name) for name in SequenceDocument.model_fields if name != "steps"]
+    for name in (*get_args(Operator), *re.findall(r"'const': '([a-z_.]+)'", forms), *events, *fields):
         assert f"`{name}`" in guide, name
+    for name in FILTERS:
+        assert re.search(rf"`{name}[`(]", guide), name
 
 
 def test_the_integrators_guide_lists_exactly_the_events_there_are():
@@ -66,6 +91,18 @@ def test_the_integrators_guide_lists_exactly_the_events_there_are():
 def test_each_path_of_the_api_that_is_named_exists(page):
     served = create_app(Database.connect("postgresql://a:b@127.0.0.1/c"), bytes(32))
     shapes = {re.sub(r"\{[^}]+\}", "{}", path) for path in served.openapi()["paths"]}
-    named = re.findall(r"(?:GET|POST|PUT|PATCH|DELETE) (/(?:api/v1|webhooks)[^\s`?]*)", PAGES[page])
+    named = re.findall(r"(?:GET|POST|PUT|PATCH|DELETE) ['\"]?(/(?:api/v1|webhooks)[^\s`'\"?]*)", PAGES[page])
     for path in named:
-        assert re.sub(r"\{[^}]+\}", "{}", path) in shapes, path
+        assert re.sub(r"\{[^}]+\}|\$\w+", "{}", path) in shapes, path
+
+
+def test_the_integrators_guide_lists_exactly_the_paths_there_are():
+    served = create_app(Database.connect("postgresql://a:b@127.0.0.1/c"), bytes(32)).openapi()["paths"]
+    rows = [line for line in PAGES["docs/integrator.md"].splitlines() if line.startswith("|")]
+    listed = {
+        (method, path)
+        for row in rows
+        for methods, path in re.findall(r"`((?:[A-Z]+ )+)(/[^`]+)`", row)
+        for method in methods.split()
+    }
+    assert listed == {(method.upper(), path) for path, methods in served.items() for method in methods}

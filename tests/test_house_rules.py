@@ -94,3 +94,26 @@ def test_the_product_calls_no_outside_address_yet():
 def test_only_dispatch_and_the_runtime_hold_a_temporal_client():
     holders = {name for name, tree in MODULES.items() if "temporalio.client" in imports(tree)}
     assert {name for name in holders if not name.startswith(("runtime/", "cli/"))} == {"triggers/dispatch.py"}
+
+
+@pytest.mark.parametrize(
+    ("library", "rooms"),
+    [
+        ("aiosmtplib", {"activities/transports.py"}),
+        ("aiosmtpd", {"runtime/mail_listener.py", "cli/demo/mail_server.py"}),
+        ("jinja2", {"domain/templates.py"}),
+        ("css_inline", {"domain/templates.py"}),
+        ("inscriptis", {"domain/templates.py", "domain/inbound_mail.py"}),
+    ],
+)
+def test_what_speaks_to_strangers_and_reads_what_they_wrote_is_in_one_place(library, rooms):
+    users = {name for name, tree in MODULES.items() if any(one.partition(".")[0] == library for one in imports(tree))}
+    assert users == rooms
+
+
+def test_a_mail_is_rendered_and_a_letter_read_in_the_confined_child_only():
+    callers = {
+        name for name, tree in MODULES.items()
+        for call in calls(tree) if call.endswith(("templates.render", "render_json", "inbound_mail.read", "read_mail"))
+    }  # fmt: skip
+    assert callers <= {"domain/templates.py", "domain/inbound_mail.py"}

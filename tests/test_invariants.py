@@ -1,4 +1,4 @@
-"""The invariants of the design that touch no mail: one test each, which fails when its guard is taken out."""
+"""The invariants of the design: one test each, which fails when its guard is taken out."""
 
 import asyncio
 from datetime import timedelta
@@ -7,28 +7,34 @@ import httpx2
 from pydantic import SecretStr
 from sqlalchemy import text
 
+from activities.send import Links, Send
 from api.app import create_app
-from domain.words import Role
+from domain.words import Role, Target
 from runtime.doctor import repair
 from runtime.settings import Settings
-from store import contacts, definitions, executions, identity, reminders
+from store import contacts, definitions, identity, reminders, stops
 from tests.driving import (
     advance,
     as_admin,
     blocked,
+    enrolled,
     is_,
+    mail,
     make_deal,
+    make_mailbox,
     match_all,
     move,
     on_contact,
     on_stage,
     relay_of,
+    sequence,
     start_run,
     switch_on,
     task,
     until,
     wait,
 )
+from tests.mailing import mail_server
 from tests.store.raw import connected, poison, tenant_tables
 from triggers.sweep import Sweep
 
@@ -154,11 +160,11 @@ async def test_invariant_4_a_persons_stop_holds_from_its_commit_on(base):
         await advance(base, run)
     await base.pass_time(timedelta(days=1))
     async with base.transaction() as tx:
-        await executions.stop(tx, before, "asked")
+        await stops.stop(tx, before, Target.RUN, "asked")
     await advance(base, before)
 
     async with base.transaction() as tx:
-        await executions.stop(tx, during, "asked")
+        await stops.stop(tx, during, Target.RUN, "asked")
         going = asyncio.create_task(advance(base, during))
         await until(lambda: blocked(base), "the advance to wait for the stop", 3)
     await going
@@ -166,6 +172,22 @@ async def test_invariant_4_a_persons_stop_holds_from_its_commit_on(base):
     assert await base.value(stopped, runs=[before, during]) == 0
     rows = await base.rows("SELECT status, exit_reason FROM executions WHERE id = ANY(:runs)", runs=[before, during])
     assert rows == [{"status": "ended", "exit_reason": "stopped"}] * 2
+
+
+async def test_invariant_5_nothing_leaves_but_from_a_claim_and_what_may_have_left_is_never_repeated(base, tmp_path):
+    send = Send(base.app, bytes(32), Links("https://crm.example.com"))
+    with mail_server(tmp_path / "mail.jsonl", "--drop-answer-of", "1") as server:
+        box = await make_mailbox(base, transport="smtp", host="127.0.0.1", port=server.port, security="none")
+        id_ = await enrolled(base, sequence(mail()))
+        await advance(base, id_, "enrollment")
+        assert server.received() == [], "it is written, and not claimed"
+        await asyncio.gather(*(send.empty(base.org, box) for _ in range(ANY_NUMBER)))
+        await send.empty(base.org, box)
+        assert len(server.received()) == 1, "taken by the server, whose answer was lost: that is the end of it"
+    await send.close()
+    assert await base.value("SELECT status FROM intents") == "uncertain"
+    assert await base.rows("SELECT number, outcome FROM attempts") == [{"number": 1, "outcome": "uncertain"}]
+    assert await base.value("SELECT stuck_reason FROM executions") == "message_uncertain"
 
 
 async def test_invariant_6_what_was_answered_is_committed_a_refusal_names_its_reason_and_bad_input_loses_nothing(base):

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -10,11 +11,13 @@ from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.service import RPCError, RPCStatusCode
 
-from domain.keys import workflow_id
+from domain.keys import mail_queue, workflow_id
+from domain.words import Target
 from store import queues
 from store.queues import Wake
 from store.transaction import Database
-from workflows.contracts import POKE, Waiter
+from workflows.contracts import POKE, Mailbox, Waiter
+from workflows.drain import Drain
 from workflows.walk import Walk
 
 BATCH = 100
@@ -44,6 +47,7 @@ class Dispatch:
         self._database = database
         self._connect = connect
         self._task_queue = task_queue
+        self._mail_queue = mail_queue(task_queue)
 
     async def once(self) -> int:
         """One pass: reads a batch, pokes each target once, deletes exactly the rows it read.
@@ -95,10 +99,11 @@ class Dispatch:
         Signal-with-start under the row's own id: it wakes a sleeper, heals a lost start and
         follows a run that was ended. An invalid argument may be a run at its limit of signals.
         """
+        workflow: Any = Drain.run if wake.kind is Target.MAILBOX else Walk.run
         try:
             await client.start_workflow(
-                Walk.run,
-                Waiter(org=wake.org, kind=wake.kind, id=wake.target),
+                workflow,
+                self._input(wake),
                 id=workflow_id(wake.kind, wake.target),
                 task_queue=self._task_queue,
                 start_signal=POKE,
@@ -110,6 +115,11 @@ class Dispatch:
         except RPCError as error:
             return error.status.name
         return None
+
+    def _input(self, wake: Wake) -> Mailbox | Waiter:
+        if wake.kind is Target.MAILBOX:
+            return Mailbox(org=wake.org, id=wake.target, queue=self._mail_queue)
+        return Waiter(org=wake.org, kind=wake.kind, id=wake.target)
 
     async def _forget(self, wakes: Sequence[Wake]) -> None:
         of_org: dict[UUID, list[int]] = {}

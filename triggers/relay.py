@@ -10,9 +10,9 @@ from uuid import UUID
 import structlog
 
 from activities.advance import StepUnable, advance_run
-from domain.match import Event, Refused, Start, match
-from domain.words import Target
-from store import definitions, executions, facts, queues
+from domain.match import Event, ExitMet, Refused, Start, match, match_exit
+from domain.words import Kind, Target
+from store import definitions, enrollments, executions, facts, queues
 from store.errors import is_transient
 from store.events import Record
 from store.facts import Links
@@ -69,7 +69,9 @@ class Relay:
         async with self._database.transaction(org, lock_seconds=1) as tx:
             rows = await queues.lock_events(tx, ids)
             if rows:
-                started = await _decide(tx, [_event(row) for row in rows])
+                events = [_event(row) for row in rows]
+                started = await _decide(tx, events)
+                await _exit(tx, events)
                 waiting = await self._attempt(tx, started)
                 await queues.wake(tx, Target.RUN, waiting)
                 await queues.delete_outbox(tx, [row.outbox_id for row in rows])
@@ -100,7 +102,7 @@ async def _decide(tx: Transaction, events: Sequence[Event]) -> list[UUID]:
     rules = await definitions.rules(tx, min(event.at for event in events))
     if not rules:
         return []
-    subjects = await facts.subjects(tx, [Links.to(e.subject_kind, e.subject_id) for e in events])
+    subjects = await facts.subjects(tx, [_about(event) for event in events])
     starts, refusals = [], []
     for event, subject in zip(events, subjects, strict=True):
         fact = {"type": event.type, "before": event.before, "after": event.after}
@@ -113,6 +115,44 @@ async def _decide(tx: Transaction, events: Sequence[Event]) -> list[UUID]:
                     refusals.append((event, refused))
     await executions.refuse(tx, refusals)
     return await executions.start_runs(tx, starts)
+
+
+async def _exit(tx: Transaction, events: Sequence[Event]) -> None:
+    """Ends the enrollments whose exits these events meet, by the records as they are now."""
+    changes = [event for event in events if event.subject_kind in (Kind.CONTACT, Kind.DEAL) and event.before]
+    inside = await enrollments.inside(tx, {event.subject_id for event in changes}) if changes else []
+    if not inside:
+        return
+    own = await facts.subjects(tx, [Links.of(row) for row, _ in inside])
+    about = await facts.subjects(tx, [Links.to(event.subject_kind, event.subject_id) for event in changes])
+    met: dict[UUID, ExitMet] = {}
+    for event, subject in zip(changes, about, strict=True):
+        fact = {"type": event.type, "before": event.before, "after": event.after}
+        for (row, document), records in zip(inside, own, strict=True):
+            if row.id in met or event.at <= row.started_at or not _concerns(row, subject.links):
+                continue
+            # The deal that changed, where the enrollment is about none of its own.
+            deal = records.facts["deal"] or subject.facts["deal"]
+            exit_ = match_exit(event, document, {**records.facts, "deal": deal, "event": fact})
+            if exit_ is not None:
+                met[row.id] = exit_
+    await enrollments.exit_met(tx, met)
+
+
+def _concerns(enrollment: Record, changed: Links) -> bool:
+    """Whether a change is of the enrollment's contact, or of its deal: any of the contact's where it names none."""
+    if changed.deal_id is not None and enrollment.deal_id is not None:
+        return bool(enrollment.deal_id == changed.deal_id)
+    return bool(enrollment.contact_id == changed.contact_id)
+
+
+def _about(event: Event) -> Links:
+    """The records an event concerns: its subject, or those that a message or an enrollment was for."""
+    if event.subject_kind not in (Kind.MESSAGE, Kind.ENROLLMENT):
+        return Links.to(event.subject_kind, event.subject_id)
+    ids = {name: event.after.get(name) for name in ("contactId", "dealId")}
+    contact, deal = (UUID(str(found)) if found else None for found in ids.values())
+    return Links(contact_id=contact, deal_id=deal)
 
 
 def _event(row: Record) -> Event:

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from domain.words import Target
 
 ADVANCE = "advance"
+DRAIN = "drain"
 POKE = "poke"
 
 
@@ -20,8 +21,18 @@ class Waiter(BaseModel):
     id: UUID
 
 
+class Mailbox(BaseModel):
+    """The mailbox a Drain sends for, and the queue its activity function runs on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    org: UUID
+    id: UUID
+    queue: str
+
+
 class Answer(BaseModel):
-    """What `advance` says: look again after `seconds` of real time, only when poked (None), or never."""
+    """What an activity function says: look again after `seconds` of real time, only when poked (None), or never."""
 
     model_config = ConfigDict(frozen=True)
 

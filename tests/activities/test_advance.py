@@ -9,7 +9,8 @@ from temporalio.exceptions import ApplicationError
 
 from activities import advance as advance_module
 from activities.advance import Advance
-from store import contacts, deals, executions
+from domain.words import Target
+from store import contacts, deals, executions, stops
 from store.transaction import Database
 from tests.driving import act, advance, as_admin, blocked, branch, drive, is_, on_stage, start_run, task, until, wait
 from tests.store.raw import connected
@@ -101,7 +102,7 @@ async def test_retry_goes_on_from_the_failed_step_with_the_same_keys(base):
         contact = await contacts.create(tx, {"email": "jo@example.com"})
         await deals.change(tx, (await row(base))["deal_id"], {"contact_id": contact.id})
     async with base.transaction() as tx:
-        await executions.retry(tx, run)
+        await executions.retry(tx, run, Target.RUN)
     assert (await advance(base, run)).done
     assert await steps(base) == ["task", "set", "after"]
     assert await base.value("SELECT count(*) FROM activities") == 2
@@ -252,7 +253,7 @@ async def test_a_deadlock_is_never_a_reason_to_be_stuck(base):
 async def test_a_stop_that_committed_first_holds(base):
     run = await start_run(base, on_stage(task()))
     async with base.transaction() as tx:
-        await executions.stop(tx, run, None)
+        await stops.stop(tx, run, Target.RUN, None)
         going = asyncio.create_task(advance(base, run))  # waits for the stop's lock
         await until(lambda: blocked(base), "the advance's wait")
     assert (await going).done
@@ -268,7 +269,7 @@ async def test_fifty_stops_and_advances_at_once_leave_no_effect_after_the_stop(b
 
     async def stop():
         async with base.transaction() as tx:
-            return await executions.stop(tx, run, None)
+            return await stops.stop(tx, run, Target.RUN, None)
 
     await asyncio.gather(
         *(advance(base, run) for _ in range(5)), stop(), *(advance(base, run) for _ in range(5)), return_exceptions=True

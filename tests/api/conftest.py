@@ -73,3 +73,11 @@ async def other_office(app, base) -> AsyncIterator[Office]:
     """A second organization in the same database."""
     async with AsyncExitStack() as stack:
         yield await open_office(app, await base.another(), stack)
+
+
+@pytest.fixture
+async def post_office(office: Office, base):
+    """An office that can send: a mailbox, an active sequence and a contact."""
+    from tests.api.mailing import make_post
+
+    return await make_post(office, base)

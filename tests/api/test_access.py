@@ -11,6 +11,7 @@ from api.auth import PERMISSIONS
 from domain.words import Role
 from store import identity
 from store.transaction import Database
+from tests.api.mailing import correspondence
 from tests.driving import as_admin, match_all
 
 DOCUMENT = {
@@ -113,14 +114,21 @@ async def test_me_is_the_keys_user_and_role(office, base):
 
 def allowed(role: Role, method: str, path: str) -> bool:
     """The matrix as people were told it, written a second time."""
-    noun = path.split("/")[1]
+    noun, verb = path.split("/")[1], path.rsplit("/", maxsplit=1)[-1]
     if method == "GET":
         return True
     if noun in {"contacts", "companies", "deals", "activities", "tasks", "reminders", "notifications"}:
         return role is not Role.READONLY
-    if noun in {"runs", "imports"}:
+    if noun in {"enrollments", "messages", "letters"} or verb in {"enrollments", "suppress"}:
+        return role is not Role.READONLY
+    if (
+        noun in {"runs", "imports", "sequences", "templates"}
+        or verb in {"release", "stop"}
+        or path == "/sending/resume"
+    ):
         return role in {Role.MANAGER, Role.ADMIN}
-    assert noun in {"rules", "users", "keys", "sources"}, "a new noun needs its place in the matrix"
+    administered = {"rules", "users", "keys", "sources", "mailboxes", "sending"}
+    assert noun in administered, "a new noun needs its place in the matrix"
     return role is Role.ADMIN
 
 
@@ -152,6 +160,8 @@ async def ids(office, base) -> dict[str, str]:
     deal = await make("/deals", "deal", title="D")
     contact = await make("/contacts", "contact", email="secret@a.example.com")
     await match_all(base, first_attempt=False)
+    run = str(await base.value("SELECT id FROM executions"))
+    mail = await correspondence(office, base, contact)
     found = {
         "rule": rule,
         "deal": deal,
@@ -162,10 +172,10 @@ async def ids(office, base) -> dict[str, str]:
         "user": await make("/users", "user", email="u@a.example.com", name="U", role="rep"),
         "key": await make("/keys", "key", name="K", role="rep"),
         "source": await make("/sources", "source", name="S"),
-        "run": str(await base.value("SELECT id FROM executions")),
+        "run": run,
         "event": str(await base.value("SELECT id FROM events LIMIT 1")),
     }
-    return {**found, "organization": str(base.org)}
+    return {**found, **mail, "organization": str(base.org)}
 
 
 async def everything(base):
@@ -222,12 +232,14 @@ async def test_no_record_can_be_made_to_point_at_another_organizations(ids, othe
         for model in [schema, *schema.get("oneOf", [])]:
             properties = components.get(model.get("$ref", "").rpartition("/")[2], {}).get("properties", {})
             links = [name for name, kind in properties.items() if "uuid" in json.dumps(kind)]
+            if route[1].endswith(("/document", "/enrollments", "/retry")):
+                continue  # what they name is looked up when it is used: tests/api/test_enrollments.py
             for link in links:
                 body = examples(model)[0] if route[0] == "POST" and "Task" not in model["$ref"] else {}
                 noun = {"ownerId": "user", "managerId": "user", "userId": "user", "assigneeId": "user"}.get(link)
                 body = {**body, link: ids[noun or link.removesuffix("Id")]}
                 path = await own_path(other_office.admin, route[1]) if "{" in route[1] else route[1]
-                answer = await other_office.admin.request(route[0], path, json=body)
+                answer = await other_office.admin.request(route[0], path, json=body, headers={"If-Match": "*"})
                 assert answer.status_code == 422, (name_of(route), link, answer.text)
                 tried += 1
     assert tried > 15
@@ -240,6 +252,7 @@ async def own_path(client, path):
         "contacts": {"email": "own@b.example.com"},
         "companies": {"name": "Own"},
         "deals": {"title": "Own"},
+        "mailboxes": {"name": "Own", "fromName": "Own", "fromEmail": "own@b.example.com"},
     }
     if noun == "activities":
         deal = (await client.post("/deals", json={"title": "Own"})).json()["deal"]["id"]

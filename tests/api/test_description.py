@@ -12,7 +12,8 @@ OPERATIONS = [(m.upper(), path, op) for path, item in SPEC["paths"].items() for 
 IDS = [f"{method} {path}" for method, path, _ in OPERATIONS]
 VERBS = {
     "create", "list", "get", "update", "move", "complete", "replace", "activate", "pause", "archive", "retry", "stop",
-    "snooze", "finish", "cancel", "read", "revoke", "import", "receive", "check",
+    "snooze", "finish", "cancel", "read", "revoke", "import", "receive", "check", "enroll", "resume", "delete",
+    "settle", "suppress", "release",
 }  # fmt: skip
 
 

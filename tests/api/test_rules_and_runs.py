@@ -151,7 +151,7 @@ async def test_a_run_tells_its_event_what_decided_it_its_steps_and_what_comes_ne
     (step,) = run["steps"]
     assert (step["number"], step["step"], step["action"], step["outcome"]) == (1, "task", "create_task", "done")
     task = (await rep.get(f"/activities/{step['made']['id']}")).json()["activity"]
-    assert (step["made"]["kind"], task["subject"], task["runId"]) == ("activity", "Call", run["id"])
+    assert (step["made"]["kind"], task["subject"], task["executionId"]) == ("activity", "Call", run["id"])
     following = run["next"]
     assert (following["status"], following["step"], following["stuckReason"]) == ("open", "three-days", None)
     assert following["dueAt"] == following["waits"]["at"]

@@ -1,4 +1,4 @@
-"""What hypothesis makes up: conditions, facts, waits, calendars and whole rule documents."""
+"""What hypothesis makes up: conditions, facts, waits, calendars and whole documents."""
 
 from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
@@ -11,14 +11,21 @@ from domain.documents import (
     Branch,
     ContactCreated,
     CreateTask,
+    Email,
+    Enroll,
     Exit,
+    ExitWhen,
     MoveStage,
     Notify,
     Remind,
     RuleDocument,
+    SendEmail,
+    SequenceDocument,
     SetField,
     StageChanged,
     Step,
+    TakeOut,
+    Task,
     WaitStep,
 )
 from domain.due import WEEKDAYS, Amount, Calendar, Until, Wait
@@ -142,6 +149,10 @@ actions = st.one_of(
     ),
     st.builds(Notify, type=st.just("notify"), title=_titles, to=_people),
 )  # fmt: skip
+_moves = st.one_of(
+    st.builds(Enroll, type=st.just("enroll"), sequence=st.uuids()),
+    st.builds(TakeOut, type=st.just("take_out"), sequence=st.none() | st.uuids()),
+)
 _stages = st.lists(st.sampled_from(["lead", "proposal", "closed_won"]), max_size=2)
 _triggers = st.one_of(
     st.builds(StageChanged, on=st.just(EventType.DEAL_STAGE_CHANGED), from_=_stages, to=_stages),
@@ -152,21 +163,77 @@ _triggers = st.one_of(
 @st.composite
 def documents(draw: st.DrawFn, depth: int = 3) -> RuleDocument:
     """A document that may be switched on: every step can be reached, every field exists."""
+    trigger, conditions = draw(_triggers), draw(st.none() | trees(comparisons(), 3))
+    return RuleDocument(trigger=trigger, conditions=conditions, steps=draw(_steps(depth)))
+
+
+_OWN_FIELDS = [field for field in FIELDS if not field.startswith("event.")]
+_mails = st.one_of(
+    st.builds(lambda id_: {"template": id_}, st.uuids()),
+    st.builds(
+        lambda subject, written: {"subject": subject, **written},
+        _titles, st.fixed_dictionaries({"text": _titles}, optional={"html": st.just("<p>Hi {{ contact.email }}</p>")}),
+    ),
+)  # fmt: skip
+_answers = _mails | st.builds(lambda text: {"text": text}, _titles)
+_stops = st.one_of(
+    st.builds(
+        ExitWhen, on=st.just(EventType.DEAL_STAGE_CHANGED), to=_stages,
+        condition=st.none() | trees(comparisons(), 3),
+    ),
+    st.builds(
+        ExitWhen, on=st.just(EventType.CONTACT_UPDATED),
+        changed=st.lists(st.sampled_from(["ownerId", "email", "leadStatus"]), max_size=2),
+        condition=st.none() | trees(comparisons(), 3),
+    ),
+    st.builds(ExitWhen, on=st.just(EventType.DEAL_UPDATED), changed=st.lists(st.just("valueCents"), max_size=1)),
+)  # fmt: skip
+
+
+@st.composite
+def sequences(draw: st.DrawFn, depth: int = 2) -> SequenceDocument:
+    """A sequence that may be switched on: as `documents`, and every answer has a mail before it."""
+    return SequenceDocument(
+        steps=draw(_steps(depth, mails=True)),
+        exits=draw(st.lists(_stops, max_size=3)),
+        again=draw(st.sampled_from(["never", "always"]) | amounts),
+        mailbox=draw(st.none() | st.uuids()),
+        stop_on_reply=draw(st.booleans()),
+    )
+
+
+@st.composite
+def _steps(draw: st.DrawFn, depth: int, *, mails: bool = False) -> list[Step]:
     ids: list[str] = []
+    mailed = False
+
+    def mail(deeper: int) -> dict[str, object]:
+        nonlocal mailed
+        answers = mailed and draw(st.booleans())
+        mailed = mailed or deeper == depth  # on every way, then
+        return {**draw(_answers), "thread": "same"} if answers else draw(_mails)
 
     def step(deeper: int, *, last: bool) -> Step:
         kinds = ["act", "wait", *(["branch"] if deeper else []), *(["exit"] if last else [])]
-        kind = draw(st.sampled_from(kinds))
+        kind = draw(st.sampled_from([*kinds, "email", "task", "send"] if mails else kinds))
+        fields = _OWN_FIELDS if mails else FIELDS
         earlier = [f"step.{id_}.done" for id_ in ids]
         ids.append(f"s{len(ids)}")
         id_ = ids[-1]
-        if kind == "act":
-            return Act(kind="act", id=id_, action=draw(actions))
-        if kind == "wait":
-            return WaitStep(kind="wait", id=id_, wait=draw(waits))
-        if kind == "exit":
-            return Exit(kind="exit", id=id_)
-        tree = draw(trees(comparisons(st.sampled_from([*FIELDS, *earlier])), 3))
+        match kind:
+            case "act":
+                return Act(kind="act", id=id_, action=draw(actions | _moves if mails else actions))
+            case "email":
+                return Email(kind="email", id=id_, **mail(deeper))
+            case "send":
+                return Act(kind="act", id=id_, action=SendEmail(type="send_email", **mail(deeper)))
+            case "task":
+                return Task(kind="task", id=id_, title=draw(_titles), assign_to=draw(_people), due_in=draw(amounts))
+            case "wait":
+                return WaitStep(kind="wait", id=id_, wait=draw(waits))
+            case "exit":
+                return Exit(kind="exit", id=id_)
+        tree = draw(trees(comparisons(st.sampled_from([*fields, *earlier])), 3))
         # Only one side may exit, so that what follows can be reached.
         return Branch(
             kind="branch", id=id_, condition=tree,
@@ -177,8 +244,7 @@ def documents(draw: st.DrawFn, depth: int = 3) -> RuleDocument:
         many = draw(st.integers(least, 3))
         return [step(deeper, last=exits and index == many - 1) for index in range(many)]
 
-    trigger, conditions = draw(_triggers), draw(st.none() | trees(comparisons(), 3))
-    return RuleDocument(trigger=trigger, conditions=conditions, steps=steps(depth, 1, exits=True))
+    return steps(depth, 1, exits=True)
 
 
 def ids(number: int) -> UUID:

@@ -1,6 +1,6 @@
 # ruff: noqa: E501  (parameters come from tables and strategies; a row a line)
 # mypy: ignore-errors
-"""Rule documents: what may be said, what is refused and with which words, and what survives storage."""
+"""Documents: what may be said, what is refused and with which words, and what survives storage."""
 
 import copy
 import json
@@ -19,13 +19,14 @@ from domain.documents import (
     WRITABLE,
     Act,
     RuleDocument,
+    SequenceDocument,
     SetField,
     check,
     walk,
     writable,
 )
 from domain.words import EventType
-from tests.domain.strategies import documents
+from tests.domain.strategies import documents, sequences
 
 slow = settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -95,12 +96,14 @@ def test_the_smallest_document_is_a_trigger_and_a_step() -> None:
         ("trigger/on", "deal.won", "trigger", "deal.stage_changed"),
         ("trigger/to", ["Proposal!"], "trigger.deal.stage_changed.to.0", "pattern"),
         ("trigger", None, "trigger", "dictionary"),
-        ("conditions/all/0/field", "valueCents", "conditions.All.all.0", "pattern"),
-        ("conditions/all/0/op", "like", "conditions.All.all.0", "Input should be 'eq'"),
-        ("conditions/all", [], "conditions.All.all", "at least 1 item"),
+        ("conditions/all/0/field", "valueCents", "conditions.all of.all.0.a comparison.field", "pattern"),
+        ("conditions/all/0/op", "like", "conditions.all of.all.0.a comparison.op", "Input should be 'eq'"),
+        ("conditions/all", [], "conditions.all of.all", "at least 1 item"),
         ("steps", [], "steps", "at least 1 item"),
         ("steps", None, "steps", "list"),
-        ("steps/0/kind", "email", "steps.0", "'act', 'wait', 'branch', 'exit'"),
+        ("conditions/all/0", {"deal.stage": "x"}, "conditions.all of.all.0", "A condition is an object with"),
+        ("conditions/all/1/not", [], "conditions.all of.all.1.none of.not", "A condition is an object with"),
+        ("steps/0/kind", "fax", "steps.0", "'act', 'email', 'task', 'wait', 'branch', 'exit'"),
         ("steps/0/id", "Call me", "steps.0.act.id", "pattern"),
         ("steps/0/id", "c/1", "steps.0.act.id", "pattern"),
         ("steps/0/id", "x" * 41, "steps.0.act.id", "pattern"),
@@ -108,16 +111,21 @@ def test_the_smallest_document_is_a_trigger_and_a_step() -> None:
         ("steps/0/action/type", "fax", "steps.0.act.action", "'create_task', 'set_field', 'move_stage', 'remind'"),
         ("steps/0/action/title", "", "steps.0.act.action.create_task.title", "at least 1 character"),
         ("steps/0/action/title", "x" * 201, "steps.0.act.action.create_task.title", "at most 200"),
-        ("steps/0/action/assignTo", "boss", "steps.0.act.action.create_task.assignTo", "'owner' or 'manager'"),
+        (
+            "steps/0/action/assignTo",
+            "boss",
+            "steps.0.act.action.create_task.assignTo",
+            "'owner', 'manager' or the id of a user",
+        ),
         ("steps/0/action/priority", "urgent", "steps.0.act.action.create_task.priority", "'low', 'normal' or 'high'"),
         ("steps/0/action/dueIn/unit", "years", "steps.0.act.action.create_task.dueIn.unit", "business_days"),
         ("steps/0/action/colour", "red", "steps.0.act.action.create_task.colour", "Extra inputs"),
         ("steps/1/wait/for/amount", -1, "steps.1.wait.wait.for.amount", "greater than or equal to 0"),
         ("steps/1/wait", {}, "steps.1.wait.wait", "a wait needs 'for', 'until' or both"),
         ("steps/1/wait/until/zone", "Mars", "steps.1.wait.wait.until.zone", "'Mars' is not a time zone"),
-        ("steps/2/if", None, "steps.2.branch.if", "dictionary"),
-        ("steps/2/then/0/action/to", 5, "steps.2.branch.then.0.act.action.remind.to", "UUID"),
-        ("steps/2/else/0/kind", "stop", "steps.2.branch.else.0", "'act', 'wait', 'branch', 'exit'"),
+        ("steps/2/if", None, "steps.2.branch.if", "A condition is an object with"),
+        ("steps/2/then/0/action/to", 5, "steps.2.branch.then.0.act.action.remind.to", "the id of a user"),
+        ("steps/2/else/0/kind", "stop", "steps.2.branch.else.0", "'act', 'email', 'task', 'wait', 'branch', 'exit'"),
         ("steps/3/action/field", "rule.name", "steps.3.act.action.set_field.field", "pattern"),
         ("steps/4/action/to", "Closed Won", "steps.4.act.action.move_stage.to", "pattern"),
     ],
@@ -268,7 +276,10 @@ def test_what_may_be_set_may_be_looked_at() -> None:
 def test_every_event_a_rule_may_listen_to_is_one_that_happens() -> None:
     schema = RuleDocument.model_json_schema(by_alias=True)
     heard = set(schema["properties"]["trigger"]["discriminator"]["mapping"])
-    assert heard == {EventType.DEAL_STAGE_CHANGED, EventType.CONTACT_CREATED}
+    assert heard == {
+        EventType.DEAL_STAGE_CHANGED, EventType.CONTACT_CREATED, EventType.MESSAGE_REPLIED,
+        EventType.MESSAGE_BOUNCED, EventType.ENROLLMENT_ENDED,
+    }  # fmt: skip
 
 
 def test_the_json_schema_names_fields_as_the_api_does() -> None:
@@ -327,3 +338,251 @@ def test_a_document_cannot_be_changed_once_it_is_read() -> None:
     document = RuleDocument.model_validate(GOOD)
     with pytest.raises(ValidationError):
         document.conditions = None
+
+
+# --- sequences and mail
+
+ID = "01890000-0000-7000-8000-000000000001"
+HELLO = {
+    "kind": "email",
+    "id": "hello",
+    "subject": "Hello {{ contact.firstName or 'there' }}",
+    "text": "Shall we talk?",
+}
+AGAIN = {"kind": "email", "id": "again", "text": "Did you see my mail?", "thread": "same"}
+
+
+def sequence(*steps: dict[str, Any], **more: object) -> dict[str, Any]:
+    return {"steps": list(steps), **more}
+
+
+def fork(then: list[dict[str, Any]], otherwise: list[dict[str, Any]], id_: str = "fork") -> dict[str, Any]:
+    return {"kind": "branch", "id": id_, "if": leaf("deal.stage"), "then": then, "else": otherwise}
+
+
+def sends(id_: str, **mail: object) -> dict[str, Any]:
+    return {"kind": "act", "id": id_, "action": {"type": "send_email", **mail}}
+
+
+def test_a_sequence_says_little_where_the_usual_will_do() -> None:
+    document = SequenceDocument.model_validate(sequence(HELLO))
+    assert check(document) == []
+    assert (document.exits, document.again, document.mailbox, document.stop_on_reply) == ([], "never", None, True)
+
+
+def test_a_good_sequence_is_read_and_has_no_problems() -> None:
+    given_ = sequence(
+        HELLO,
+        {"kind": "wait", "id": "w", "wait": {"for": {"amount": 3, "unit": "business_days"}}},
+        AGAIN,
+        {"kind": "task", "id": "call", "title": "Call", "assignTo": "manager", "dueIn": {"amount": 1, "unit": "days"}},
+        {"kind": "act", "id": "off", "action": {"type": "take_out"}},
+        {"kind": "act", "id": "on", "action": {"type": "enroll", "sequence": ID}},
+        sends("last", template=ID),
+        exits=[
+            {"on": "deal.stage_changed", "to": ["closed_won"]},
+            {"on": "contact.updated", "changed": ["ownerId"], "if": leaf("event.after.ownerId")},
+        ],
+        again={"amount": 90, "unit": "days"}, mailbox=ID, stopOnReply=False,
+    )  # fmt: skip
+    document = SequenceDocument.model_validate(given_)
+    assert check(document) == []
+    assert document.model_dump(mode="json", by_alias=True, exclude_defaults=True) == given_
+
+
+@pytest.mark.parametrize("shape", [lambda mail: {"kind": "email", "id": "a", **mail}, lambda mail: sends("a", **mail)])
+@pytest.mark.parametrize(
+    ("mail", "says"),
+    [
+        ({}, "either a 'template'"),
+        ({"thread": "same"}, "either a 'template'"),
+        ({"template": ID, "subject": "S", "text": "T"}, "either a 'template'"),
+        ({"template": ID, "text": "T"}, "either a 'template'"),
+        ({"template": ID, "html": "T"}, "either a 'template'"),
+        # the template's own is the one that is sent
+        ({"template": ID, "subject": "S"}, "either a 'template'"),
+        ({"subject": "S"}, "a mail needs 'text', 'html' or both"),
+        ({"subject": "S", "text": " \n"}, "a mail needs 'text', 'html' or both"),
+        ({"subject": "S", "text": "", "html": ""}, "a mail needs 'text', 'html' or both"),
+        ({"text": "T"}, "a mail that begins a thread needs a 'subject'"),
+        ({"text": "T", "subject": ""}, "a mail that begins a thread needs a 'subject'"),
+        ({"text": "T", "subject": " \t"}, "a mail that begins a thread needs a 'subject'"),
+        ({"subject": "S", "text": "x" * (256 * 1024 + 1)}, "a mail's source is at most 256 KB in all"),
+        ({"subject": "S", "text": "x" * 200_000, "html": "x" * 200_000}, "a mail's source is at most 256 KB in all"),
+        ({"subject": "S", "text": "T", "thread": "other"}, "Input should be 'new' or 'same'"),
+        ({"template": "welcome"}, "valid UUID"),
+        ({"subject": "S", "text": "T", "from": "a@x.com"}, "Extra inputs"),
+        ({"subject": 5, "text": "T"}, "valid string"),
+    ],
+)
+def test_a_mail_has_one_content_and_says_what_it_lacks(shape, mail, says) -> None:
+    with pytest.raises(ValidationError) as error:
+        SequenceDocument.model_validate(sequence(shape(mail)))
+    (found,) = error.value.errors()
+    assert found["msg"].removeprefix("Value error, ").startswith(("a mail", "Input", "Extra"))
+    assert says in found["msg"]
+
+
+@pytest.mark.parametrize(
+    "mail",
+    [
+        {"template": ID}, {"template": ID, "thread": "same"}, {"subject": "S", "html": "<p>T</p>"},
+        {"subject": "S", "text": "T", "html": "<p>T</p>"}, {"text": "T", "thread": "same"},
+        {"subject": "", "text": "T", "thread": "same"}, {"subject": "S", "text": "T", "thread": "same"},
+    ],
+)  # fmt: skip
+def test_a_mail_with_one_content_is_read_the_same_as_a_step_and_as_an_action(mail) -> None:
+    document = SequenceDocument.model_validate(
+        sequence(HELLO, {"kind": "email", "id": "a", **mail}, sends("b", **mail))
+    )
+    assert check(document) == []
+    _, step, act = document.steps
+    assert step.action == act.action
+    assert (step.content is None) is ("template" in mail)
+
+
+def test_a_mail_without_a_subject_has_that_of_the_thread() -> None:
+    step = SequenceDocument.model_validate(sequence(HELLO, AGAIN)).steps[1]
+    assert step.content.subject == ""
+
+
+WAIT = {"kind": "wait", "id": "w", "wait": {"for": {"amount": 1, "unit": "days"}}}
+LEAVE = exits("leave")
+OTHER = {**HELLO, "id": "other"}
+
+
+@pytest.mark.parametrize(
+    ("steps", "lonely"),
+    [
+        ([AGAIN], ["again"]),
+        ([HELLO, AGAIN], []),
+        ([HELLO, WAIT, AGAIN], []),
+        ([AGAIN, HELLO], ["again"]),
+        ([sends("first", template=ID), AGAIN], []),
+        ([sends("a", text="T", thread="same"), AGAIN], ["a"]),
+        ([HELLO, fork([AGAIN], [])], []),
+        ([fork([HELLO, AGAIN], [])], []),
+        # a mail of the one side is not before the other, nor always before what follows
+        ([fork([HELLO], [AGAIN])], ["again"]),
+        ([fork([HELLO], []), AGAIN], ["again"]),
+        ([fork([], [HELLO]), AGAIN], ["again"]),
+        ([fork([HELLO], [OTHER]), AGAIN], []),
+        ([fork([HELLO], [WAIT, OTHER]), {**WAIT, "id": "w2"}, AGAIN], []),
+        # but for a side that does not lead on
+        ([fork([HELLO], [LEAVE]), AGAIN], []),
+        ([fork([LEAVE], [HELLO]), AGAIN], []),
+        ([fork([], [LEAVE]), AGAIN], ["again"]),
+        ([fork([fork([HELLO], [LEAVE], "inner")], [OTHER]), AGAIN], []),
+        ([fork([fork([HELLO], [], "inner")], [OTHER]), AGAIN], ["again"]),
+    ],
+)
+def test_an_answer_needs_a_mail_before_it_on_every_way(steps, lonely) -> None:
+    document = SequenceDocument.model_validate(sequence(*steps))
+    assert check(document) == [f"step '{id_}' answers a mail before it, and there may be none" for id_ in lonely]
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        ({"exits": [{"on": "deal.updated", "if": leaf("deal.x")}]}, "exit 1: 'deal.x' is not a field of deal"),
+        ({"exits": [{"on": "deal.updated"}, {"on": "deal.updated", "changed": ["size"]}]},
+         "exit 2: 'size' is not a field of the record it watches"),
+        ({"exits": [{"on": "contact.updated", "changed": ["valueCents"]}]},
+         "exit 1: 'valueCents' is not a field of the record it watches"),
+        ({"exits": [{"on": "deal.updated", "if": leaf("step.hello.id")}]},
+         "exit 1: 'step.hello.id' looks at a step, but is asked before any step is taken"),
+        ({"exits": [{"on": "deal.updated", "if": nested("all", MAX_DEPTH + 1)}]},
+         f"exit 1: conditions are nested deeper than {MAX_DEPTH}"),
+        ({"steps": [{**HELLO, "text": "{{ contact.shoeSize }}"}]}, "step 'hello' has a mail that cannot be sent: text, line 1"),
+        ({"steps": [{**HELLO, "html": "<p>\n{% include 'x' %}"}]}, "step 'hello' has a mail that cannot be sent: html, line 2"),
+        ({"steps": [{**HELLO, "subject": "Re: us"}]}, "step 'hello' has a mail that cannot be sent: subject, line 1"),
+        ({"steps": [sends("a", subject="{{ x }}", text="T")]}, "step 'a' has a mail that cannot be sent: subject, line 1"),
+        ({"steps": [fork([{**HELLO, "id": "fork"}], [])]}, "step id 'fork' is used twice"),
+        ({"steps": [LEAVE, HELLO]}, "step 'hello' can never be reached"),
+    ],
+)  # fmt: skip
+def test_a_sequence_that_cannot_work_is_told_why_by_name(more, problem) -> None:
+    problems = check(SequenceDocument.model_validate({**sequence(HELLO), **more}))
+    assert len(problems) == 1, problems
+    assert problems[0].startswith(problem)
+
+
+def test_an_answer_may_begin_as_answers_do() -> None:
+    assert check(SequenceDocument.model_validate(sequence(HELLO, {**AGAIN, "subject": "Re: Hello"}))) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "at", "says"),
+    [
+        ({"trigger": {"on": "contact.created"}}, "trigger", "Extra inputs"),
+        ({"conditions": None}, "conditions", "Extra inputs"),
+        ({"steps": []}, "steps", "at least 1 item"),
+        ({"again": "sometimes"}, "again.a word", "'never' or 'always'"),
+        ({"again": 5}, "again", "'never', 'always' or an amount of time"),
+        ({"again": None}, "again", "'never', 'always' or an amount of time"),
+        ({"again": {"amount": -1, "unit": "days"}}, "again.a time.amount", "greater than or equal to 0"),
+        ({"again": {"amount": 1}}, "again.a time.unit", "required"),
+        ({"mailbox": "sales"}, "mailbox", "valid UUID"),
+        ({"stopOnReply": "perhaps"}, "stopOnReply", "valid boolean"),
+        ({"exits": [{"on": "deal.updated"}] * 21}, "exits", "at most 20"),
+        ({"exits": [{"on": "contact.created"}]}, "exits.0.on", "contact.updated"),
+        ({"exits": [{"on": "deal.updated", "to": ["lead"]}]}, "exits.0", "'to' names stages"),
+        ({"exits": [{"on": "deal.stage_changed", "to": ["Closed Won"]}]}, "exits.0.to.0", "pattern"),
+        ({"exits": [{"on": "deal.updated", "changed": ["x" * 81]}]}, "exits.0.changed.0", "at most 80"),
+        ({"exits": [{"on": "deal.updated", "changed": ["title"] * 21}]}, "exits.0.changed", "at most 20"),
+        ({"exits": [{"on": "deal.updated", "if": {"is": "won"}}]}, "exits.0.if", "A condition is an object with"),
+    ],
+)
+def test_a_malformed_sequence_is_refused_where_it_is_wrong(more, at, says) -> None:
+    with pytest.raises(ValidationError) as error:
+        SequenceDocument.model_validate({**sequence(HELLO), **more})
+    (found,) = error.value.errors()
+    assert ".".join(map(str, found["loc"])) == at
+    assert says in found["msg"]
+
+
+def test_the_json_schema_of_a_sequence_names_fields_as_the_api_does() -> None:
+    schema = SequenceDocument.model_json_schema()
+    defined = schema["$defs"]
+    assert json.loads(json.dumps(schema)) == schema
+    assert set(schema["properties"]) == {"steps", "exits", "again", "mailbox", "stopOnReply"}
+    assert schema["required"] == ["steps"]
+    assert set(schema["properties"]["steps"]["items"]["discriminator"]["mapping"]) == {
+        "act", "email", "task", "wait", "branch", "exit",
+    }  # fmt: skip
+    assert set(defined["Email"]["properties"]) == {"kind", "id", "template", "subject", "text", "html", "thread"}
+    assert set(defined["ExitWhen"]["properties"]) == {"on", "to", "changed", "if"}
+    assert [one["$ref"].rpartition("/")[2] for one in defined["Branch"]["properties"]["if"]["oneOf"]] == [
+        "Comparison", "All", "Any", "Not",
+    ]  # fmt: skip
+    assert schema["properties"]["again"]["oneOf"] == [
+        {"enum": ["never", "always"], "type": "string"}, {"$ref": "#/$defs/Amount"},
+    ]  # fmt: skip
+    assert all(one.get("additionalProperties") is False for one in defined.values() if one.get("type") == "object")
+
+
+@slow
+@given(sequences())
+def test_the_sequences_made_up_for_these_tests_are_good_ones(document) -> None:
+    assert check(document) == []
+
+
+@slow
+@given(sequences())
+def test_any_sequence_is_the_same_after_a_trip_through_storage(document) -> None:
+    stored = json.dumps(document.model_dump(mode="json", by_alias=True, exclude_defaults=True), allow_nan=False)
+    assert SequenceDocument.model_validate_json(stored) == document
+    assert SequenceDocument.model_validate(json.loads(stored)) == document
+    again = SequenceDocument.model_validate_json(stored).model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    assert json.loads(stored) == again
+    whole = document.model_dump(mode="json", by_alias=True)
+    assert SequenceDocument.model_validate(whole) == document
+
+
+@slow
+@given(sequences())
+def test_a_step_of_its_own_name_is_its_action_word_for_word(document) -> None:
+    for step in walk(document.steps):
+        if step.kind in ("email", "task"):
+            shown = step.model_dump(mode="json", by_alias=True, exclude={"kind", "id"})
+            assert step.action.model_dump(mode="json", by_alias=True, exclude={"type"}) == shown

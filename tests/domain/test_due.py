@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from domain.due import LATEST, WEEKDAYS, Amount, Calendar, Until, Wait, due
+from domain.due import LATEST, WEEKDAYS, Amount, Calendar, Until, Wait, due, kept_still
 from tests.domain.strategies import ZONES, amounts, anchors, calendars, untils, waits
 
 BERLIN, NEW_YORK, LORD_HOWE = "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"
@@ -355,3 +355,109 @@ def test_a_calendar_without_working_days_or_with_an_unknown_zone_is_refused(cale
 def test_a_wait_and_a_calendar_are_the_same_after_a_trip_through_json(wait, calendar) -> None:
     assert Wait.model_validate_json(wait.model_dump_json(by_alias=True, exclude_defaults=True)) == wait
     assert Calendar.model_validate_json(calendar.model_dump_json(by_alias=True)) == calendar
+
+
+# --- what was kept still
+
+
+@pytest.mark.parametrize(
+    ("wait", "paused", "rules", "answer"),
+    [
+        ({"for": {"amount": 3, "unit": "days"}}, timedelta(0), ["days"], "2026-03-05 10:00"),
+        ({"for": {"amount": 3, "unit": "days"}}, timedelta(days=2), ["days", "pauses"], "2026-03-07 10:00"),
+        ({"for": {"amount": 0, "unit": "minutes"}}, timedelta(hours=1), ["minutes", "pauses"], "2026-03-02 11:00"),
+        ({"for": {"amount": 1, "unit": "business_days"}}, timedelta(days=4), ["business_days", "pauses"],
+         "2026-03-07 10:00"),
+        # a clock time is that of the clock
+        ({"until": {"at": "12:00"}}, timedelta(days=2), ["until"], "2026-03-02 12:00"),
+        ({"for": {"amount": 1, "unit": "days"}, "until": {"at": "12:00"}}, timedelta(hours=1),
+         ["days", "pauses", "until"], "2026-03-03 12:00"),
+        ({"for": {"amount": 1, "unit": "days"}, "until": {"at": "12:00"}}, timedelta(hours=3),
+         ["days", "pauses", "until"], "2026-03-04 12:00"),
+        ({"for": {"amount": 1, "unit": "days"}, "until": {"at": "12:00", "weekdays": ["mon"]}}, timedelta(days=6),
+         ["days", "pauses", "until"], "2026-03-09 12:00"),
+        # elapsed time, also over a change of summer time
+        ({"for": {"amount": 26, "unit": "days"}}, timedelta(days=2), ["days", "pauses"], "2026-03-30 11:00"),
+    ],
+)  # fmt: skip
+def test_what_was_kept_still_extends_an_amount_and_no_clock_time(wait, paused, rules, answer) -> None:
+    found = due(local("2026-03-02 10:00", BERLIN), Wait.model_validate(wait), Calendar(zone=BERLIN), paused)
+    assert wall(found.at, BERLIN) == answer
+    assert [shift.rule for shift in found.chain] == rules
+
+
+@pytest.mark.parametrize(
+    ("paused", "why"),
+    [
+        (timedelta(seconds=20), "kept still for less than a minute meanwhile"),
+        (timedelta(minutes=5), "kept still for 5 minutes meanwhile"),
+        (timedelta(hours=25, minutes=1), "kept still for 1 days 1 hours 1 minutes meanwhile"),
+        (timedelta(days=400), "kept still for 400 days meanwhile"),
+    ],
+)
+def test_the_reason_says_for_how_long_it_was_kept_still(paused, why) -> None:
+    assert due(MONDAY_NOON, Wait(for_=Amount(amount=1, unit="days")), Calendar(), paused).chain[1].why == why
+
+
+@given(anchors, waits, calendars, st.timedeltas(timedelta(0), timedelta(days=500)))
+def test_to_be_kept_still_never_makes_a_wait_shorter(anchor, wait, calendar, paused) -> None:
+    plain, longer = due(anchor, wait, calendar), due(anchor, wait, calendar, paused)
+    instants = [anchor, *(shift.at for shift in longer.chain)]
+    assert instants == sorted(instants)
+    assert longer.at == instants[-1]
+    if wait.for_ is None or not paused:
+        assert longer == plain
+    elif wait.until is None:
+        assert longer.at == plain.at + paused
+    else:
+        assert longer.at >= plain.at
+        assert longer.chain[1].at == plain.chain[0].at + paused
+
+
+def test_a_pause_past_the_end_of_the_calendar_waits_and_never_fails() -> None:
+    wait = Wait(for_=Amount(amount=1, unit="days"), until=Until(at="09:00"))
+    assert due(LATEST, wait, Calendar(), timedelta(days=400)).at >= LATEST
+
+
+def _second(number: int) -> datetime:
+    return MONDAY_NOON + timedelta(seconds=number)
+
+
+@pytest.mark.parametrize(
+    ("pauses", "since", "now", "seconds"),
+    [
+        ([], 0, 100, 0),
+        ([(10, 20)], 0, 100, 10),
+        ([(10, 20), (15, 30)], 0, 100, 20),
+        ([(10, 50), (20, 30)], 0, 100, 40),
+        ([(10, 50), (10, 50)], 0, 100, 40),
+        ([(10, 20), (20, 30)], 0, 100, 20),
+        ([(40, 50), (10, 20)], 0, 100, 20),
+        ([(10, None)], 0, 100, 90),
+        ([(10, None), (20, 30)], 0, 100, 90),
+        ([(10, 20), (5, None), (50, None)], 0, 100, 95),
+        ([(-50, 20)], 0, 100, 20),
+        ([(-50, -20), (-10, None)], 0, 100, 100),
+        ([(50, 200)], 0, 100, 50),
+        ([(150, 200), (150, None)], 0, 100, 0),
+        ([(10, 20)], 30, 100, 0),
+        ([(10, 20)], 15, 15, 0),
+        ([(10, 90)], 50, 40, 0),
+    ],
+)
+def test_pauses_count_once_however_they_lie(pauses, since, now, seconds) -> None:
+    spans = [(_second(begins), None if ends is None else _second(ends)) for begins, ends in pauses]
+    assert kept_still(spans, _second(since), _second(now)) == timedelta(seconds=seconds)
+
+
+_moments = st.integers(-30, 130)
+
+
+@given(st.lists(st.tuples(_moments, st.none() | _moments), max_size=6), _moments, _moments)
+def test_what_was_kept_still_is_the_union_second_by_second(pauses, since, now) -> None:
+    held = [
+        at for at in range(since, now)
+        if any(begins <= at and (ends is None or at < ends) for begins, ends in pauses)
+    ]  # fmt: skip
+    spans = [(_second(begins), None if ends is None else _second(ends)) for begins, ends in pauses]
+    assert kept_still(spans, _second(since), _second(now)) == timedelta(seconds=len(held))

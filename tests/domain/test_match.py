@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from domain.conditions import evaluate
-from domain.documents import RuleDocument
-from domain.match import MAX_CHAIN, Activation, Event, Refused, Rule, Start, listens, match
+from domain.documents import RuleDocument, SequenceDocument
+from domain.match import MAX_CHAIN, Activation, Event, ExitMet, Refused, Rule, Start, listens, match, match_exit
 from domain.words import Refusal
-from tests.domain.strategies import documents, facts, ids
+from tests.domain.strategies import documents, facts, ids, sequences
 
 RULE, OTHER = ids(1), [ids(n) for n in range(100, 110)]
 V1, V2, V3 = ids(11), ids(12), ids(13)
@@ -82,6 +82,29 @@ def test_a_trigger_hears_only_its_own_kind_of_event() -> None:
 def test_an_event_that_says_nothing_of_stages_passes_no_stage_filter() -> None:
     bare = Event(ids(2), "deal.stage_changed", "deal", ids(3), NOON, {}, {})
     assert match(bare, rule(active(document(to=("proposal",)))), {}) is None
+
+
+@pytest.mark.parametrize(
+    ("trigger", "type_", "after", "heard"),
+    [
+        ({"on": "message.replied"}, "message.replied", {}, True),
+        ({"on": "message.replied"}, "message.bounced", {}, False),
+        ({"on": "message.bounced"}, "message.bounced", {}, True),
+        ({"on": "enrollment.ended"}, "enrollment.ended", {"exitReason": "replied"}, True),
+        ({"on": "enrollment.ended"}, "enrollment.ended", {}, True),
+        ({"on": "enrollment.ended"}, "enrollment.started", {"exitReason": "replied"}, False),
+        ({"on": "enrollment.ended", "reasons": ["completed", "replied"]}, "enrollment.ended",
+         {"exitReason": "replied"}, True),
+        ({"on": "enrollment.ended", "reasons": ["completed"]}, "enrollment.ended", {"exitReason": "replied"}, False),
+        ({"on": "enrollment.ended", "reasons": ["completed"]}, "enrollment.ended", {}, False),
+    ],
+)  # fmt: skip
+def test_a_trigger_hears_of_answers_and_of_enrollments_that_ended_in_the_ways_it_names(
+    trigger, type_, after, heard
+) -> None:
+    doc = RuleDocument.model_validate({"trigger": trigger, "steps": [{"kind": "exit", "id": "a"}]})
+    event = Event(ids(2), type_, "message", ids(3), NOON, {}, after)
+    assert match(event, rule(active(doc)), {}) == (Start(RULE, V1, doc, None) if heard else None)
 
 
 HOUR = timedelta(hours=1)
@@ -244,3 +267,102 @@ def test_there_is_at_most_one_decision_and_it_is_always_the_same(event, history,
     if isinstance(decision, Refused):
         assert decision.rule == RULE
         assert (decision.saw is not None) is (decision.reason is Refusal.CONDITIONS_NOT_MET)
+
+
+# --- exits of sequences
+
+
+def leaving(*exits: dict[str, object]) -> SequenceDocument:
+    return SequenceDocument.model_validate({"steps": [{"kind": "exit", "id": "a"}], "exits": list(exits)})
+
+
+def updated(kind: str, before: dict[str, object], after: dict[str, object]) -> Event:
+    return Event(ids(2), f"{kind}.updated", kind, ids(3), NOON, before, after)
+
+
+WON = {"on": "deal.stage_changed", "to": ["won"]}
+OWNED = {"on": "contact.updated", "changed": ["ownerId"]}
+
+
+@pytest.mark.parametrize(
+    ("exit_", "event", "met"),
+    [
+        ({"on": "deal.stage_changed"}, moved(), True),
+        ({"on": "deal.stage_changed"}, updated("deal", {"stage": "lead"}, {"stage": "won"}), False),
+        (WON, moved(after="won"), True),
+        (WON, moved(before="won", after="lead"), False),
+        ({**WON, "to": ["lost", "won"]}, moved(after="won"), True),
+        (WON, Event(ids(2), "deal.stage_changed", "deal", ids(3), NOON, {}, {}), False),
+        ({"on": "contact.updated"}, updated("contact", {"phone": "1"}, {"phone": "2"}), True),
+        ({"on": "contact.updated"}, updated("deal", {"title": "1"}, {"title": "2"}), False),
+        (OWNED, updated("contact", {"ownerId": 1}, {"ownerId": 2}), True),
+        (OWNED, updated("contact", {"ownerId": 1}, {"ownerId": None}), True),
+        (OWNED, updated("contact", {"ownerId": None}, {"ownerId": 1}), True),
+        (OWNED, updated("contact", {}, {"ownerId": 1}), True),
+        # written again as it was, or not written at all
+        (OWNED, updated("contact", {"ownerId": 1}, {"ownerId": 1}), False),
+        (OWNED, updated("contact", {}, {"ownerId": None}), False),
+        (OWNED, updated("contact", {"phone": "1"}, {"phone": "2"}), False),
+        (OWNED, updated("contact", {"ownerId": 1}, {}), False),
+        # any of them
+        ({"on": "deal.updated", "changed": ["title", "valueCents"]},
+         updated("deal", {"title": "a", "valueCents": 1}, {"title": "a", "valueCents": 2}), True),
+        ({"on": "deal.stage_changed", "to": ["won"], "changed": ["stage"]}, moved(after="won"), True),
+        ({"on": "deal.stage_changed", "to": ["won"], "changed": ["title"]}, moved(after="won"), False),
+    ],
+)  # fmt: skip
+def test_an_exit_is_met_by_the_change_it_names(exit_, event, met) -> None:
+    assert match_exit(event, leaving(exit_), {}) == (ExitMet(1, None) if met else None)
+
+
+@pytest.mark.parametrize(("deal", "met"), [({"valueCents": 5000}, True), ({"valueCents": 10}, False), ({}, False)])
+def test_an_exit_with_a_condition_is_met_where_that_holds_and_keeps_what_it_saw(deal, met) -> None:
+    found = match_exit(moved(after="won"), leaving({"on": "contact.updated"}, {**WON, "if": BIG}), {"deal": deal})
+    assert (found is not None) is met
+    if met:
+        assert (found.number, found.saw.path, found.saw.saw) == (2, "/exits/1/if", 5000)
+
+
+def test_an_exits_condition_may_look_at_what_changed() -> None:
+    dropped = {"on": "deal.stage_changed", "if": {"field": "event.before.stage", "op": "eq", "value": "proposal"}}
+    for before, number in (("proposal", 1), ("lead", None)):
+        event = moved(before=before, after="lead")
+        met = match_exit(event, leaving(dropped), {"event": {"before": event.before, "after": event.after}})
+        assert (met and met.number) == number
+
+
+def test_the_first_exit_that_is_met_is_the_one_that_counts() -> None:
+    never = {**WON, "if": {"field": "deal.title", "op": "eq", "value": "x"}}
+    assert match_exit(moved(after="won"), leaving(never, WON, {"on": "deal.stage_changed"}), {}).number == 2
+    assert match_exit(moved(after="won"), leaving({"on": "deal.stage_changed"}, WON), {}).number == 1
+    assert match_exit(moved(), leaving(), {}) is None
+
+
+changes = st.builds(
+    Event,
+    id=st.uuids(),
+    type=st.sampled_from(["deal.stage_changed", "deal.updated", "contact.updated", "contact.created"]),
+    subject_kind=st.just("deal"),
+    subject_id=st.uuids(),
+    at=st.just(NOON),
+    before=st.dictionaries(st.sampled_from(["stage", "ownerId", "valueCents"]), st.sampled_from(["lead", 1, None])),
+    after=st.dictionaries(st.sampled_from(["stage", "ownerId", "valueCents"]), st.sampled_from(["proposal", 1, None])),
+)
+
+
+@settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(changes, sequences(depth=1), facts())
+def test_an_exit_is_met_exactly_when_all_that_it_asks_is_so(event, document, found) -> None:
+    def asked(exit_) -> bool:
+        differs = [name for name in event.after if event.after[name] != event.before.get(name)]
+        return (
+            exit_.on == event.type
+            and (not exit_.to or event.after.get("stage") in exit_.to)
+            and (not exit_.changed or bool(set(exit_.changed) & set(differs)))
+            and (exit_.condition is None or evaluate(exit_.condition, found).met)
+        )
+
+    met = [number for number, exit_ in enumerate(document.exits, 1) if asked(exit_)]
+    decision = match_exit(event, document, found)
+    assert match_exit(event, document, found) == decision
+    assert (decision and decision.number) == (met[0] if met else None)

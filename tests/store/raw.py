@@ -45,6 +45,7 @@ class Rows:
         self.contact, self.company, self.deal, self.activity = uuid4(), uuid4(), uuid4(), uuid4()
         self.event, self.rule, self.version, self.run = uuid4(), uuid4(), uuid4(), uuid4()
         self.reminder, self.source = uuid4(), uuid4()
+        self.address, self.mailbox, self.message, self.letter = uuid4(), uuid4(), uuid4(), uuid4()
 
     def of(self, table: str) -> dict[str, Any]:
         record = {"revision": 1, "created_at": AT, "updated_at": AT}
@@ -104,6 +105,27 @@ class Rows:
             "notifications": {
                 "id": uuid4(), "user_id": self.user, "reason": "rule", "title": "Look", "created_at": AT,
             },
+            "addresses": {"id": self.address, "hash": uuid4().bytes * 2, **record},
+            "templates": {"id": uuid4(), "name": "Hello", "content": "{}", **record},
+            "destinations": {
+                "id": self.mailbox, "kind": "mailbox", "name": "Sales", "from_name": "Sales",
+                "from_email": "sales@example.com", "transport": "outbox", **record,
+            },
+            "pauses": {"id": uuid4(), "execution_id": self.run, "since": AT},
+            "intents": {
+                "id": self.message, "kind": "message", "destination_id": self.mailbox, "execution_id": self.run,
+                "step": "hello", "visit": 1, "contact_id": self.contact, "address_id": self.address,
+                "status": "pending", "due_at": AT, **record,
+            },
+            "attempts": {
+                "intent_id": self.message, "number": 1, "destination_id": self.mailbox, "token": uuid4(), "saw": "{}",
+                "claimed_at": AT, "claimed_real": AT,
+            },
+            "letters": {
+                "id": self.letter, "source_id": self.source, "key": uuid4().bytes * 2, "raw": b"From: jo",
+                "status": "received", "received_at": AT,
+            },
+            "holds": {"letter_id": self.letter, "execution_id": self.run, "since": AT},
             "sources": {"id": self.source, "name": "Forms", "sealed_secret": b"sealed", "created_at": AT},
             "inbox": {
                 "source_id": self.source, "message_id": "m1", "body": b"{}", "status": 200, "answer": "{}",
@@ -116,7 +138,8 @@ class Rows:
 ORDER = (
     "users", "api_keys", "companies", "contacts", "pipelines", "stages", "deals", "activities", "events", "outbox",
     "wakes", "definitions", "versions", "activations", "executions", "effects", "refusals", "reminders",
-    "notifications", "sources", "inbox", "idempotency_keys",
+    "notifications", "sources", "inbox", "idempotency_keys", "addresses", "templates", "destinations", "pauses",
+    "intents", "attempts", "letters", "holds",
 )  # fmt: skip
 
 

@@ -2,13 +2,15 @@
 
 import itertools
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 
 from domain.words import DefinitionStatus
 from store import definitions
 from store.errors import Duplicate, IllegalTransition, Invalid, NotFound, Stale
-from tests.driving import make_deal, match_all, move, on_stage, task, wait
+from tests.driving import act as doc
+from tests.driving import mail, make_deal, match_all, move, on_stage, sequence, task, wait
 
 
 async def act(base, verb, *args, **kwargs):
@@ -17,7 +19,7 @@ async def act(base, verb, *args, **kwargs):
 
 
 async def new_rule(base, title="One", name="Rule"):
-    return (await act(base, definitions.create_rule, name, on_stage(task(title=title)))).id
+    return (await act(base, definitions.create, name, on_stage(task(title=title)))).id
 
 
 async def titles(base):
@@ -87,7 +89,7 @@ async def test_activations_are_windows_that_do_not_overlap(base):
 
 
 async def test_pausing_lets_runs_inside_go_on(base):
-    rule = (await act(base, definitions.create_rule, "Rule", on_stage(wait(), task()))).id
+    rule = (await act(base, definitions.create, "Rule", on_stage(wait(), task()))).id
     await act(base, definitions.activate, rule, None, expected=None)
     await move(base, await make_deal(base))
     await match_all(base)
@@ -132,8 +134,31 @@ async def test_a_name_is_one_live_rules_and_free_again_when_that_is_archived(bas
 async def test_a_document_that_cannot_work_is_refused_whole(base):
     twice = on_stage(task("same"), task("same"))
     with pytest.raises(Invalid, match="'same' is used twice"):
-        await act(base, definitions.create_rule, "Rule", twice)
+        await act(base, definitions.create, "Rule", twice)
     assert await base.value("SELECT count(*) FROM definitions") == 0
+
+
+NOBODY = str(uuid4())
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        (on_stage(task(), to=["nowhere"]), "there is no stage 'nowhere'"),
+        (on_stage(task(), doc("x", "move_stage", to="nowhere")), "there is no stage 'nowhere'"),
+        (on_stage(task(assignTo=NOBODY)), f"there is no user '{NOBODY}'"),
+        (on_stage(doc("x", "remind", title="x", to=NOBODY)), f"there is no user '{NOBODY}'"),
+        (on_stage(doc("x", "notify", title="x", to=NOBODY)), f"there is no user '{NOBODY}'"),
+        (on_stage(doc("x", "enroll", sequence=NOBODY)), f"there is no sequence '{NOBODY}'"),
+        (on_stage(doc("x", "send_email", template=NOBODY)), f"there is no template '{NOBODY}'"),
+        (sequence(mail(template=NOBODY)), f"there is no template '{NOBODY}'"),
+        (sequence(mail(), mailbox=NOBODY), f"there is no mailbox '{NOBODY}'"),
+        (sequence(mail(), exits=[{"on": "deal.stage_changed", "to": ["nowhere"]}]), "there is no stage 'nowhere'"),
+    ],
+)
+async def test_a_document_that_names_what_is_not_there_is_refused_since_it_would_never_act(base, document, problem):
+    with pytest.raises(Invalid, match=problem):
+        await act(base, definitions.create, "Rule", document)
 
 
 async def test_an_unknown_version_is_not_found(base):
@@ -145,6 +170,6 @@ async def test_an_unknown_version_is_not_found(base):
 
 async def test_a_document_reads_back_as_it_was_written(base):
     document = on_stage(wait("w", 2, "business_days"), task("t", priority="high"), to=["proposal", "negotiation"])
-    rule = (await act(base, definitions.create_rule, "Rule", document)).id
+    rule = (await act(base, definitions.create, "Rule", document)).id
     stored = await base.value("SELECT document::text FROM versions WHERE definition_id = :rule", rule=rule)
     assert definitions.read(stored) == document

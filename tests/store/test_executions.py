@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from domain.words import StuckReason
-from store import executions
+from domain.words import StuckReason, Target
+from store import executions, stops
 from store.errors import IllegalTransition, NotFound
 from tests.driving import advance, match_all, on_stage, start_run, task, wait
 
@@ -34,7 +34,7 @@ async def test_a_new_run_is_open_due_at_once_and_has_a_wake(base):
 async def test_a_stopped_run_is_ended_with_its_note_and_does_nothing_more(base):
     run = await start_run(base, on_stage(wait(), task()))
     async with base.transaction() as tx:
-        stopped = await executions.stop(tx, run, "the customer asked")
+        stopped = await stops.stop(tx, run, Target.RUN, "the customer asked")
     assert (stopped.status, stopped.exit_reason, stopped.exit_note) == ("ended", "stopped", "the customer asked")
     assert (stopped.due_at, stopped.ended_at is not None) == (None, True)
     assert (await advance(base, run)).done
@@ -47,10 +47,10 @@ async def test_a_run_that_has_ended_can_be_neither_stopped_nor_retried(base):
     before = await one(base)
     async with base.transaction() as tx:
         with pytest.raises(IllegalTransition):
-            await executions.stop(tx, run, None)
+            await stops.stop(tx, run, Target.RUN, None)
     async with base.transaction() as tx:
         with pytest.raises(IllegalTransition):
-            await executions.retry(tx, run)
+            await executions.retry(tx, run, Target.RUN)
     assert await one(base) == before
 
 
@@ -58,10 +58,10 @@ async def test_a_run_nobody_knows_is_not_found_and_neither_is_another_organizati
     run = await start_run(base, on_stage(wait()))
     other = await base.another()
     for unknown in (uuid4(), run):
-        for verb in (lambda tx, id_: executions.stop(tx, id_, None), executions.retry, executions.get):
+        for verb in (stops.stop, executions.retry, executions.get):
             async with other.transaction() as tx:
                 with pytest.raises(NotFound):
-                    await verb(tx, unknown)
+                    await verb(tx, unknown, Target.RUN, *([None] if verb is stops.stop else []))
     assert (await one(base))["status"] == "open"
 
 
@@ -75,7 +75,7 @@ async def test_a_stuck_run_has_a_reason_an_owner_and_no_due_time_and_retry_opens
     assert (row["stuck_owner_id"], row["due_at"]) == (base.admin, None)
     await base.rows("DELETE FROM wakes RETURNING id")
     async with base.transaction() as tx:
-        retried = await executions.retry(tx, run)
+        retried = await executions.retry(tx, run, Target.RUN)
     assert (retried.status, retried.step, retried.due_at <= await base.value("SELECT business_now()")) == (
         "open", "wait", True
     )  # fmt: skip
@@ -90,7 +90,7 @@ async def test_a_retried_run_is_swept_from_the_beginning_again(base):
     )
     await stick(base, run)
     async with base.transaction() as tx:
-        retried = await executions.retry(tx, run)
+        retried = await executions.retry(tx, run, Target.RUN)
     assert (retried.sweeps, retried.sweep_after) == (0, None)
 
 
@@ -105,11 +105,11 @@ async def test_a_stuck_run_can_be_stopped_and_then_not_retried(base):
     run = await start_run(base, on_stage(wait()))
     await stick(base, run)
     async with base.transaction() as tx:
-        stopped = await executions.stop(tx, run, None)
+        stopped = await stops.stop(tx, run, Target.RUN, None)
     assert (stopped.status, stopped.stuck_reason) == ("ended", None)
     async with base.transaction() as tx:
         with pytest.raises(IllegalTransition):
-            await executions.retry(tx, run)
+            await executions.retry(tx, run, Target.RUN)
 
 
 async def test_ten_retries_at_once_open_a_run_once(base):
@@ -119,7 +119,7 @@ async def test_ten_retries_at_once_open_a_run_once(base):
 
     async def retry():
         async with base.transaction() as tx:
-            return await executions.retry(tx, run)
+            return await executions.retry(tx, run, Target.RUN)
 
     done = await asyncio.gather(*(retry() for _ in range(10)), return_exceptions=True)
     assert sum(isinstance(one, IllegalTransition) for one in done) == 9
@@ -134,7 +134,7 @@ async def test_waking_makes_an_open_run_due_now_and_leaves_a_stopped_one_alone(b
         await executions.wake(tx, [run])
     assert (await one(base))["due_at"] <= await base.value("SELECT business_now()")
     async with base.transaction() as tx:
-        await executions.stop(tx, run, None)
+        await stops.stop(tx, run, Target.RUN, None)
     async with base.transaction() as tx:
         await executions.wake(tx, [run])
     assert (await one(base))["due_at"] is None

@@ -12,6 +12,7 @@ from tests.store.raw import Rows, connected, insert, insert_all, org_column, ten
 FORBIDDEN = asyncpg.InsufficientPrivilegeError
 
 APART: dict[str, dict[str, Any]] = {
+    "destinations": {"name": "Another"}, "letters": {"key": bytes(32)}, "attempts": {"number": 2},
     "activities": {"type": "task"}, "versions": {"number": 2}, "effects": {"number": 2},
     "contacts": {"email": "other@example.com"}, "inbox": {"message_id": "m2"},
 }  # fmt: skip
@@ -20,11 +21,14 @@ APART: dict[str, dict[str, Any]] = {
 RELAY_MAY_READ = {
     "alembic_version": {"version_num"},
     "clock": {"singleton", "base_real", "base_business", "scale", "shift", "test"},
-    "organizations": {"id"},
+    "organizations": {"id", "sending_stopped_at"},
     "outbox": {"org_id", "id", "failed_at", "created_at"},
     "wakes": {"org_id", "id", "kind", "target_id", "failed_at", "created_at"},
-    "executions": {"org_id", "id", "status", "due_at", "sweep_after"},
+    "executions": {"org_id", "id", "kind", "status", "due_at", "held_since", "sweep_after"},
     "reminders": {"org_id", "id", "status", "due_at", "sweep_after"},
+    "intents": {"org_id", "id", "destination_id", "status", "due_at", "not_before", "deadline"},
+    "destinations": {"org_id", "id", "paused_at", "retry_at", "deleted_at", "sweep_after"},
+    "letters": {"org_id", "id", "status", "received_at"},
 }
 
 
@@ -163,9 +167,12 @@ async def test_the_relay_role_is_refused_every_payload(base):
             "SELECT * FROM events", "SELECT id FROM contacts", "SELECT error FROM outbox",
             "SELECT event_id FROM outbox",
             "SELECT error FROM wakes", "SELECT saw FROM executions", "SELECT title FROM reminders",
-            "SELECT name FROM organizations", "SELECT document FROM versions", "SELECT hash FROM api_keys",
+            "SELECT name FROM organizations", "SELECT rendered FROM intents", "SELECT raw FROM letters",
+            "SELECT sealed_password FROM destinations", "SELECT hash FROM addresses",
+            "SELECT address_salt FROM organizations", "SELECT document FROM versions", "SELECT hash FROM api_keys",
             "SELECT sealed_secret FROM sources", "SELECT * FROM outbox", "DELETE FROM outbox",
             "SELECT * FROM resolve_api_key('\\x00')", "SELECT * FROM resolve_source(gen_random_uuid())",
+            "SELECT resolve_message(gen_random_uuid())", "SELECT resolve_organization(NULL)",
             "SELECT advance_clock('1 day')",
         ):  # fmt: skip
             with pytest.raises(FORBIDDEN):
@@ -206,7 +213,9 @@ async def test_every_security_definer_function_is_listed_and_pins_its_search_pat
             "SELECT proname, proconfig, has_function_privilege('public', oid, 'EXECUTE') AS open FROM pg_proc"
             " WHERE pronamespace = 'public'::regnamespace AND prosecdef ORDER BY proname"
         )
-        assert [row["proname"] for row in functions] == ["advance_clock", "resolve_api_key", "resolve_source"]
+        assert [row["proname"] for row in functions] == [
+            "advance_clock", "resolve_api_key", "resolve_message", "resolve_organization", "resolve_source",
+        ]  # fmt: skip
         for row in functions:
             assert row["proconfig"] == ["search_path=pg_catalog, pg_temp"], row["proname"]
             assert row["open"] is False, row["proname"]
@@ -242,7 +251,12 @@ async def test_a_reference_to_a_row_of_another_organization_is_refused(base):
             ("executions", "deal_id", mine.deal), ("effects", "execution_id", mine.run),
             ("refusals", "event_id", mine.event), ("reminders", "owner_id", mine.user),
             ("reminders", "activity_id", mine.activity), ("notifications", "user_id", mine.user),
-            ("inbox", "source_id", mine.source),
+            ("inbox", "source_id", mine.source), ("destinations", "owner_id", mine.user),
+            ("intents", "destination_id", mine.mailbox), ("intents", "execution_id", mine.run),
+            ("intents", "contact_id", mine.contact), ("intents", "address_id", mine.address),
+            ("attempts", "intent_id", mine.message), ("letters", "intent_id", mine.message),
+            ("letters", "contact_id", mine.contact), ("holds", "letter_id", mine.letter),
+            ("holds", "execution_id", mine.run), ("pauses", "execution_id", mine.run),
         ):  # fmt: skip
             row = {**theirs.of(table), **({"event_id": second["id"]} if table == "executions" else {}), column: foreign}
             for key in ("id", "step"):
@@ -272,7 +286,7 @@ async def test_every_primary_key_and_every_list_index_begins_with_the_organizati
     across = {
         # What is looked up before the organization is known, and what is swept across all.
         "organizations_pkey", "organizations_slug_key", "api_keys_hash_key", "sources_id_key", "executions_overdue",
-        "reminders_overdue",
+        "reminders_overdue", "intents_overdue", "intents_claimed", "letters_received",
     }  # fmt: skip
     async with connected(base.admin_url) as admin:
         indexes = await admin.fetch("""

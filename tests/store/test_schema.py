@@ -115,7 +115,10 @@ USED = [
     ("SELECT id FROM activities WHERE search @@ plainto_tsquery('simple', 'price')", "activities_search"),
     ("SELECT id FROM executions WHERE org_id = {org} AND definition_id = {org} AND status = 'open'", "executions_list"),
     ("SELECT id FROM executions WHERE org_id = {org} AND deal_id = {org}", "executions_deal"),
-    ("SELECT id FROM executions WHERE status = 'open' AND due_at < now()", "executions_overdue"),
+    (
+        "SELECT id FROM executions WHERE status = 'open' AND held_since IS NULL AND due_at < now()",
+        "executions_overdue",
+    ),
     ("SELECT id FROM reminders WHERE due_at < now()", "reminders_overdue"),
     ("SELECT id FROM reminders WHERE org_id = {org} AND deal_id = {org} AND due_at IS NOT NULL", "reminders_deal"),
     (

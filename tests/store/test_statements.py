@@ -1,17 +1,26 @@
 """How many statements the engine's work takes, exactly: BEGIN, the org setting and COMMIT not counted."""
 
 from datetime import timedelta
+from uuid import uuid4
 
+from store import contacts
 from tests.driving import (
     act,
     advance,
     branch,
+    enroll,
+    enrolled,
     is_,
+    mail,
     make_deal,
+    make_mailbox,
     match_all,
     move,
     on_stage,
+    publish,
     relay_of,
+    sender,
+    sequence,
     start_run,
     switch_on,
     task,
@@ -71,22 +80,68 @@ async def relayed(base, statements, count, *, first_attempt=False):
     return len(statements())
 
 
-async def test_a_batch_of_events_is_matched_in_six_statements_however_many_they_are(base, statements):
+async def test_a_batch_of_events_is_matched_in_seven_statements_however_many_they_are(base, statements):
     await switch_on(base, on_stage(wait()))
     for count in (1, 5, 50):
-        # Lock, rules, facts, runs, wakes, delete.
-        assert await relayed(base, statements, count) == 6
+        # Lock, rules, facts, runs, exits, wakes, delete.
+        assert await relayed(base, statements, count) == 7
 
 
-async def test_a_batch_that_is_refused_takes_five_and_one_that_concerns_nobody_four(base, statements):
-    assert await relayed(base, statements, 3) == 3  # no rule at all: lock, rules, delete
+async def test_a_batch_that_is_refused_takes_six_and_one_that_concerns_nobody_five(base, statements):
+    assert await relayed(base, statements, 3) == 4  # no rule at all: lock, rules, exits, delete
     await switch_on(base, on_stage(wait(), to=["negotiation"]))
-    assert await relayed(base, statements, 3) == 4
-    await switch_on(base, on_stage(wait(), conditions=is_("deal.valueCents", "gt", 1)), "Other")
     assert await relayed(base, statements, 3) == 5
+    await switch_on(base, on_stage(wait(), conditions=is_("deal.valueCents", "gt", 1)), "Other")
+    assert await relayed(base, statements, 3) == 6
 
 
 async def test_the_first_attempt_adds_what_advance_takes_for_each_run(base, statements):
     await switch_on(base, on_stage(task()))
-    assert await relayed(base, statements, 1, first_attempt=True) == 5 + 5  # no wake: nothing is left to wait for
-    assert await relayed(base, statements, 10, first_attempt=True) == 5 + 5 * 10
+    assert await relayed(base, statements, 1, first_attempt=True) == 6 + 5  # no wake: nothing is left to wait for
+    assert await relayed(base, statements, 10, first_attempt=True) == 6 + 5 * 10
+
+
+async def test_an_email_step_takes_seven_statements(base, statements):
+    await make_mailbox(base)
+    id_ = await enrolled(base, sequence(mail(), wait()))
+    statements()
+    await advance(base, id_, "enrollment")
+    # Lock, contact, mailboxes, address, message with its mailbox's wake, effect, where it stands.
+    assert len(statements()) == 7
+
+
+async def test_a_look_at_an_enrollment_that_waits_after_its_mail_takes_three(base, statements):
+    await make_mailbox(base)
+    id_ = await enrolled(base, sequence(mail(), wait()))
+    await advance(base, id_, "enrollment")
+    statements()
+    await advance(base, id_, "enrollment")
+    assert len(statements()) == 3  # lock, its last message, where it stands
+
+
+async def test_an_email_is_claimed_sent_and_recorded_in_twenty_statements(base, statements):
+    box = await make_mailbox(base)
+    id_ = await enrolled(base, sequence(mail(), wait()))
+    await advance(base, id_, "enrollment")
+    async with sender(base) as send:
+        statements()
+        assert await send._one(base.org, box) == 0
+    # To find it: expired claims, mailbox, next message, message, contact, owner, thread, address.
+    # To claim it: two locks, what forbids it, mailbox, claim with attempt.
+    # To record it: execution, message, message, attempt, mailbox, number, event, activity with event.
+    assert len(statements()) == 8 + 4 + 8
+
+
+async def test_ten_statements_enroll_one_and_five_hundred(base, statements):
+    await make_mailbox(base)
+    made = await publish(base, sequence(wait()))
+    taken = []
+    for count in (1, 500):
+        people = [uuid4() for _ in range(count)]
+        async with base.transaction() as tx:
+            await contacts.create_many(tx, [{"id": one, "email": f"{one}@example.com"} for one in people])
+        statements()
+        await enroll(base, made, *people)
+        taken.append(len(statements()))
+    # Sequence, version, contacts, addresses, those before, calendar, mailboxes; then enrollments, events, wakes.
+    assert taken == [10, 10]

@@ -11,8 +11,22 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from domain.keys import workflow_id
 from domain.words import Target
-from store import executions, queues, reminders
-from tests.driving import advance, on_stage, start_run, task, until, wait
+from store import mailboxes, queues, reminders, stops
+from tests.driving import (
+    advance,
+    enroll,
+    enrolled,
+    mail,
+    make_contact,
+    make_mailbox,
+    on_stage,
+    publish,
+    sequence,
+    start_run,
+    task,
+    until,
+    wait,
+)
 from triggers.dispatch import Dispatch, TemporalAway
 from triggers.sweep import Sweep
 
@@ -55,7 +69,7 @@ async def test_a_workflow_is_told_ids_and_nothing_else(base, temporal):
 async def test_a_row_that_is_closed_is_not_poked_and_its_wakes_go(base, temporal):
     run = await start_run(base, on_stage(wait()))
     async with base.transaction() as tx:
-        await executions.stop(tx, run, None)
+        await stops.stop(tx, run, Target.RUN, None)
     async with base.transaction() as tx:
         await queues.wake(tx, Target.RUN, [uuid4()])
     await dispatch_of(base, temporal).once()
@@ -63,6 +77,92 @@ async def test_a_row_that_is_closed_is_not_poked_and_its_wakes_go(base, temporal
         await signals(temporal, "run", run)
     assert refused.value.status is RPCStatusCode.NOT_FOUND
     assert await base.value("SELECT count(*) FROM wakes") == 0
+
+
+# --- mail
+
+
+async def written(base):
+    """An enrollment whose first mail waits in a new mailbox; both ids."""
+    box = await make_mailbox(base)
+    enrollment = await enrolled(base, sequence(mail(), wait(), task()))
+    await advance(base, enrollment, Target.ENROLLMENT)
+    return enrollment, box
+
+
+async def input_of(temporal, kind, row):
+    """The workflow's name and what it was told."""
+    history = await temporal.get_workflow_handle(workflow_id(kind, row)).fetch_history()
+    started = history.events[0].workflow_execution_started_event_attributes
+    (payload,) = started.input.payloads
+    return started.workflow_type.name, payload.data.decode()
+
+
+async def test_an_enrollment_is_walked_and_its_mailbox_drained_on_a_queue_of_its_own(base, temporal):
+    enrollment, box = await written(base)
+    assert await dispatch_of(base, temporal, "busy").once() == 2
+    assert await input_of(temporal, Target.ENROLLMENT, enrollment) == (
+        "Walk",
+        f'{{"org":"{base.org}","kind":"enrollment","id":"{enrollment}"}}',
+    )
+    assert await input_of(temporal, Target.MAILBOX, box) == (
+        "Drain",
+        f'{{"org":"{base.org}","id":"{box}","queue":"busy-mail"}}',
+    )
+
+
+async def test_a_mailbox_is_poked_once_for_many_messages(base, temporal):
+    box = await make_mailbox(base)
+    people = [await make_contact(base, f"p{number}@example.com") for number in range(5)]
+    for one in await enroll(base, await publish(base, sequence(mail())), *people):
+        assert one.enrollment is not None
+        await advance(base, one.enrollment, Target.ENROLLMENT)
+    assert await dispatch_of(base, temporal).once() > 0
+    assert await signals(temporal, Target.MAILBOX, box) == 1
+    assert await base.value("SELECT count(*) FROM wakes") == 0
+
+
+async def test_a_message_that_is_written_later_pokes_the_drain_that_runs(base, temporal):
+    enrollment, box = await written(base)
+    dispatch = dispatch_of(base, temporal)
+    await dispatch.once()
+    again = await publish(base, sequence(mail()), "Again")
+    (other,) = await enroll(base, again, await make_contact(base, "other@example.com"))
+    assert other.enrollment is not None
+    await advance(base, other.enrollment, Target.ENROLLMENT)
+    await dispatch.once()
+    assert await signals(temporal, Target.MAILBOX, box) == 2
+    assert await signals(temporal, Target.ENROLLMENT, enrollment) == 1
+
+
+async def test_a_deleted_mailbox_is_poked_because_its_messages_must_be_told(base, temporal):
+    _, box = await written(base)
+    async with base.transaction() as tx:
+        await mailboxes.delete(tx, box)
+    await dispatch_of(base, temporal).once()
+    assert await signals(temporal, Target.MAILBOX, box) == 1
+
+
+async def test_an_enrollment_that_awaits_a_fact_is_not_poked(base, temporal):
+    await make_mailbox(base)
+    enrollment = await enrolled(base, sequence(mail()))
+    await advance(base, enrollment, Target.ENROLLMENT)  # it awaits its last message
+    await dispatch_of(base, temporal).once()
+    with pytest.raises(RPCError) as refused:
+        await signals(temporal, Target.ENROLLMENT, enrollment)
+    assert refused.value.status is RPCStatusCode.NOT_FOUND
+
+
+async def test_a_mailbox_that_nobody_came_for_is_found_by_the_sweep(base, temporal):
+    _, box = await written(base)
+    await base.rows("DELETE FROM wakes RETURNING id")
+    await base.pass_time(timedelta(minutes=2))
+    assert await Sweep(base.crossing, base.app).once() == 1
+    await dispatch_of(base, temporal).once()
+    assert await signals(temporal, Target.MAILBOX, box) == 1
+
+
+# --- what goes wrong
 
 
 async def test_while_temporal_is_down_every_wake_is_kept_and_given_when_it_is_back(base, temporal, temporal_server):

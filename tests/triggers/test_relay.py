@@ -4,7 +4,8 @@ import asyncio
 
 import pytest
 
-from store import contacts, executions
+from domain.words import Target
+from store import contacts, stops
 from tests.driving import (
     act,
     advance,
@@ -239,7 +240,7 @@ async def test_consequences_of_a_first_attempt_are_matched_in_turn(base):
 async def test_a_run_stopped_before_it_was_looked_at_does_nothing(base):
     run = await start_run(base, on_stage(task()))
     async with base.transaction() as tx:
-        await executions.stop(tx, run, None)
+        await stops.stop(tx, run, Target.RUN, None)
     await drive(base)
     assert await base.value("SELECT count(*) FROM effects") == 0
 

@@ -1,4 +1,4 @@
-"""Recorded histories are replayed by the Walk of today; `--record` writes them anew from real runs.
+"""Recorded histories are replayed by the workflows of today; `--record` writes them anew from real runs.
 
 A history stays for as long as a run that made one like it may be open. One that fails here means that the change
 would break runs under way: guard it with `workflow.patched`, and record what the new way makes besides.
@@ -9,8 +9,9 @@ import base64
 import gzip
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from temporalio import workflow
@@ -22,15 +23,17 @@ from domain.words import Role, Target
 from runtime.wiring import sandbox
 from store import contacts, identity
 from store.executions import retry
-from tests.driving import act, on_stage, task, until, wait
-from workflows.contracts import ADVANCE, POKE, Answer, Waiter
+from tests.driving import act, enroll, mail, make_mailbox, on_stage, publish, sequence, task, until, wait
+from workflows.contracts import ADVANCE, DRAIN, POKE, Answer, Mailbox, Waiter
+from workflows.drain import Drain
 from workflows.walk import Walk
 
 FOLDER = Path(__file__).with_name("histories")
 LONG = 100_000
 """Characters beyond which a history is kept compressed."""
 PERSONAL = ("Rob Roy", "rob.roy@example.com", "Mona Lisa", "mona.lisa@example.com", "Jane Doe", "jane.doe@example.com",
-            "Secret deal", "Call Jane", "Ring Rob", "Acme")  # fmt: skip
+            "Secret deal", "Call Jane", "Ring Rob", "Acme", "Secret subject", "Secret mailbox")  # fmt: skip
+PAUSED = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = on_stage(wait("pause"), task(title="Call Jane"))
 
 
@@ -74,10 +77,8 @@ async def done_at_once(working, hurrying):
     return await working.handle(run).fetch_history()
 
 
-async def continued_as_new(working, hurrying):
-    run = await working.run(LATER, **await people(working))
-    await working.waits(run, "pause")
-    handle = working.handle(run)
+async def flooded(working, handle):
+    """The history of a run that was poked until a new one took its place."""
     first = (await handle.describe()).run_id
     gate = asyncio.Semaphore(50)
 
@@ -92,6 +93,12 @@ async def continued_as_new(working, hurrying):
 
     await until(continued, "the new run", 30)
     return await working.client.get_workflow_handle(handle.id, run_id=first).fetch_history()
+
+
+async def continued_as_new(working, hurrying):
+    run = await working.run(LATER, **await people(working))
+    await working.waits(run, "pause")
+    return await flooded(working, working.handle(run))
 
 
 async def a_reminder_fired_and_escalated(working, hurrying):
@@ -119,16 +126,90 @@ async def stuck_and_retried(working, hurrying):
     await working.stands(run, status="stuck")
     await asyncio.wait_for(working.handle(run).result(), 20)
     async with working.base.transaction() as tx:
-        await retry(tx, run)
+        await retry(tx, run, Target.RUN)
     await working.flow()
     await working.stands(run, status="stuck")
     await asyncio.wait_for(working.handle(run).result(), 20)
     return await working.handle(run).fetch_history()
 
 
+# --- mail
+
+
+async def mailing(working, *steps, **box):
+    """A new mailbox, and an enrollment whose mails leave through it."""
+    await people(working)
+    mailbox = await make_mailbox(
+        working.base, "Secret mailbox", from_name="Rob Roy", from_email="rob.roy@example.com", **box
+    )
+    sequence_ = await publish(working.base, sequence(*steps))
+    (jane,) = await working.base.rows("SELECT id FROM contacts")
+    (enrolled,) = await enroll(working.base, sequence_, jane["id"])
+    return mailbox, enrolled.enrollment
+
+
+def letter(step):
+    return mail(step, "Secret subject", "Hello {{ contact.firstName }}")
+
+
+async def left(working, count):
+    async def have():
+        await working.flow()
+        return await working.base.value(
+            "SELECT count(*) = :count FROM intents WHERE accepted_at IS NOT NULL", count=count
+        )
+
+    await until(have, f"{count} mails")
+
+
+async def enrollment_of_three_mails(working, hurrying):
+    steps = (letter("one"), wait("a", 4, "hours"), letter("two"), wait("b", 4, "hours"), letter("three"))
+    async with hurrying.flowing():
+        _, enrollment = await mailing(hurrying, *steps)
+        await hurrying.stands(enrollment, status="ended")
+        await hurrying.ends(enrollment, Target.ENROLLMENT)
+    return await hurrying.handle(enrollment, Target.ENROLLMENT).fetch_history()
+
+
+async def enrollment_that_waits_for_its_mail(working, hurrying):
+    _, enrollment = await mailing(working, letter("one"), wait("a"), task(title="Call Jane"), paused_at=PAUSED)
+    await working.flow()
+    await working.waits(enrollment, "a", Target.ENROLLMENT)
+    await working.later(timedelta(days=3))
+    await working.stands(enrollment, awaits="message")
+    await working.ends(enrollment, Target.ENROLLMENT)
+    return await working.handle(enrollment, Target.ENROLLMENT).fetch_history()
+
+
+async def drain_woken_while_it_lingers(working, hurrying):
+    mailbox, _ = await mailing(working, letter("one"), wait("a"), letter("two"))
+    await left(working, 1)
+    await until(lambda: working.asleep(mailbox, Target.MAILBOX), "the drain's wait")
+    await working.later(timedelta(days=3))
+    await left(working, 2)
+    await until(lambda: working.asleep(mailbox, Target.MAILBOX), "the drain's wait")
+    return await working.handle(mailbox, Target.MAILBOX).fetch_history()
+
+
+async def drain_at_a_pace_that_ends(working, hurrying):
+    mailbox, _ = await mailing(working, letter("one"), letter("two"), letter("three"), pace={"spacing": 0.4})
+    with patch("activities.send.NAP", 0.1), patch("workflows.drain.LINGERS", 0.5):
+        await left(working, 3)
+        await working.ends(mailbox, Target.MAILBOX)
+    return await working.handle(mailbox, Target.MAILBOX).fetch_history()
+
+
+async def drain_continued_as_new(working, hurrying):
+    mailbox, _ = await mailing(working, letter("one"))
+    await left(working, 1)
+    return await flooded(working, working.handle(mailbox, Target.MAILBOX))
+
+
 SCENARIOS = (
     in_its_first_wait, through_two_waits, poked_while_waiting, done_at_once, continued_as_new,
     a_reminder_fired_and_escalated, stuck, stuck_and_retried,
+    enrollment_of_three_mails, enrollment_that_waits_for_its_mail,
+    drain_woken_while_it_lingers, drain_at_a_pace_that_ends, drain_continued_as_new,
 )  # fmt: skip
 
 
@@ -162,8 +243,10 @@ def recorded(path: Path) -> WorkflowHistory:
     return WorkflowHistory.from_json(path.name.partition(".")[0], read(path))
 
 
-def recordings() -> list[Path]:
-    return sorted(FOLDER.glob("*.json*"))
+def recordings(workflow_: type | None = None) -> list[Path]:
+    """All of them, or those of one workflow."""
+    every = sorted(FOLDER.glob("*.json*"))
+    return [path for path in every if workflow_ is None or path.name.startswith("drain") == (workflow_ is Drain)]
 
 
 def texts(value: object) -> Iterator[str]:
@@ -191,7 +274,7 @@ def personal(history: str) -> set[str]:
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 async def test_a_real_run_replays_and_holds_nothing_personal(scenario, working, hurrying, request):
     history = await scenario(working, hurrying)
-    assert await replay(history, Walk) is None
+    assert await replay(history, Walk, Drain) is None
     text = history.to_json()
     assert personal(text) == set()
     if request.config.getoption("--record"):
@@ -203,7 +286,7 @@ async def test_a_real_run_replays_and_holds_nothing_personal(scenario, working, 
 
 @pytest.mark.parametrize("path", recordings(), ids=lambda path: path.name.partition(".")[0])
 async def test_a_recorded_history_replays(path):
-    assert await replay(recorded(path), Walk) is None
+    assert await replay(recorded(path), Walk, Drain) is None
 
 
 @pytest.mark.parametrize("path", recordings(), ids=lambda path: path.name.partition(".")[0])
@@ -255,8 +338,42 @@ class SleepsFirst(RegularActivity):
         await workflow.wait_condition(lambda: answer.done)
 
 
-@pytest.mark.parametrize("changed", [RegularActivity, SleepsFirst])
-@pytest.mark.parametrize("path", recordings(), ids=lambda path: path.name.partition(".")[0])
+@workflow.defn(name="Drain", sandboxed=False)  # its module is this one, which the sandbox would load whole
+class LocalActivity:
+    """A Drain changed without a patch: one local activity in place of the regular one."""
+
+    @workflow.signal(name=POKE)
+    def poke(self) -> None:
+        pass
+
+    @workflow.run
+    async def run(self, mailbox: Mailbox) -> None:
+        await workflow.execute_local_activity(
+            DRAIN, mailbox, result_type=Answer, start_to_close_timeout=timedelta(seconds=3)
+        )
+
+
+@workflow.defn(name="Drain", sandboxed=False)  # its module is this one, which the sandbox would load whole
+class LingersFirst(LocalActivity):
+    """A Drain changed without a patch: a timer before everything."""
+
+    @workflow.run
+    async def run(self, mailbox: Mailbox) -> None:
+        await workflow.sleep(1)
+        await workflow.execute_activity(
+            DRAIN, mailbox, task_queue=mailbox.queue, result_type=Answer, start_to_close_timeout=timedelta(minutes=3)
+        )
+
+
+CHANGED = [
+    pytest.param(path, changed, id=f"{path.name.partition('.')[0]}-{changed.__name__}")
+    for original, changes in ((Walk, (RegularActivity, SleepsFirst)), (Drain, (LocalActivity, LingersFirst)))
+    for path in recordings(original)
+    for changed in changes
+]
+
+
+@pytest.mark.parametrize(("path", "changed"), CHANGED)
 async def test_a_workflow_that_was_changed_without_a_patch_fails_every_recorded_history(path, changed):
     failure = await replay(recorded(path), changed)
     assert failure is not None

@@ -17,7 +17,7 @@ from activities.advance import Advance
 from domain.keys import workflow_id
 from domain.words import ReminderStatus, Target
 from runtime.wiring import sandbox
-from store import contacts, deals, executions, reminders
+from store import contacts, deals, executions, reminders, stops
 from tests.driving import act, blocked, on_stage, start_run, task, until, wait
 from triggers.sweep import Sweep
 from workflows.contracts import ADVANCE, POKE, Answer, Waiter
@@ -136,7 +136,7 @@ async def test_a_stopped_runs_workflow_does_nothing_at_its_time_and_ends(working
     run = await working.run(LATER)
     await working.waits(run, "pause")
     async with working.base.transaction() as tx:
-        await executions.stop(tx, run, "the customer asked")
+        await stops.stop(tx, run, Target.RUN, "the customer asked")
     await working.base.pass_time(DAYS)
     await working.handle(run).signal(POKE)
     await working.ends(run)
@@ -152,7 +152,7 @@ async def test_a_stuck_run_goes_on_when_a_person_retries_it(working):
         (row,) = await working.base.rows("SELECT deal_id FROM executions")
         await deals.change(tx, row["deal_id"], {"contact_id": contact.id})
     async with working.base.transaction() as tx:
-        await executions.retry(tx, run)
+        await executions.retry(tx, run, Target.RUN)
     await working.flow()
     await working.stands(run, status="ended")
     assert await effects(working, run) == ["before", "set"]

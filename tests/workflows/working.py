@@ -1,5 +1,6 @@
-"""A real worker on the real server, with the relay's parts called by hand: what the tests of Walk share."""
+"""Real workers on the real server, with the relay's parts called by hand: what the tests of workflows share."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,16 +12,20 @@ from pydantic import SecretStr
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowHandle
 
-from domain.documents import RuleDocument
+from activities.send import Links, Send
+from domain.documents import RuleDocument, SequenceDocument
 from domain.keys import workflow_id
 from domain.words import Target
 from runtime.settings import Settings
-from runtime.wiring import worker
-from store import executions, reminders
+from runtime.wiring import sender, worker
+from store import executions, queues, reminders
 from store.transaction import Database
 from tests.conftest import Base
-from tests.driving import match_all, start_run, until
+from tests.driving import advance, enroll, enrolled, make_contact, match_all, start_run, until
 from triggers.dispatch import Dispatch, TemporalAway
+
+MASTER = bytes(32)
+"""The key that `tests.driving` seals the passwords of mailboxes with."""
 
 
 class Working:
@@ -47,6 +52,23 @@ class Working:
 
         await until(given, "the wakes to be given")
 
+    @asynccontextmanager
+    async def flowing(self) -> AsyncIterator[None]:
+        """With the relay's process at it for as long as the block."""
+        over = asyncio.Event()
+
+        async def flow() -> None:
+            while not over.is_set():
+                await self.flow()
+                await asyncio.sleep(0.01)
+
+        flow_ = asyncio.create_task(flow())
+        try:
+            yield
+        finally:
+            over.set()
+            await flow_
+
     async def run(self, document: RuleDocument, name: str = "Rule", **deal: Any) -> UUID:
         """A new run whose workflow was started."""
         id_: UUID = await start_run(self.base, document, name, **deal)
@@ -63,12 +85,28 @@ class Working:
         id_: UUID = made.id
         return id_
 
+    async def enroll(self, document: SequenceDocument, email: str = "jo@example.com", **options: Any) -> UUID:
+        """A contact enrolled in a new sequence, whose workflow was started."""
+        id_: UUID = await enrolled(self.base, document, email, **options)
+        await self.flow()
+        return id_
+
+    async def write(self, sequence: UUID, *emails: str) -> None:
+        """Takes the first steps of a contact each in a sequence, without a workflow; its mailbox's wake is given."""
+        people = [await make_contact(self.base, email) for email in emails]
+        for one in await enroll(self.base, sequence, *people):
+            assert one.enrollment is not None, one.reason
+            await advance(self.base, one.enrollment, Target.ENROLLMENT)
+        await self.flow()
+
     async def later(self, by: timedelta) -> None:
-        """Moves the clock and wakes every open row, as the sweep would."""
+        """Moves the clock and wakes every open row and every mailbox with something to send, as the sweep would."""
         await self.base.pass_time(by)
+        boxes = await self.base.rows("SELECT DISTINCT destination_id AS id FROM intents WHERE status = 'pending'")
         async with self.base.transaction() as tx:
             await executions.wake(tx, await executions.open_ids(tx))
             await reminders.wake(tx, await reminders.open_ids(tx))
+            await queues.wake(tx, Target.MAILBOX, [row["id"] for row in boxes])
         await self.flow()
 
     async def stands(self, id_: UUID, **values: Any) -> None:
@@ -85,12 +123,12 @@ class Working:
 
         await until(does, f"{table} {values}")
 
-    async def waits(self, id_: UUID, step: str) -> None:
-        """Waits until a run's workflow sleeps in a wait."""
+    async def waits(self, id_: UUID, step: str, kind: Target = Target.RUN) -> None:
+        """Waits until an execution's workflow sleeps in a wait."""
 
         async def does() -> bool:
             sql = "SELECT step = :step AND waits IS NOT NULL FROM executions WHERE id = :id"
-            return bool(await self.base.value(sql, id=id_, step=step)) and await self.asleep(id_)
+            return bool(await self.base.value(sql, id=id_, step=step)) and await self.asleep(id_, kind)
 
         await until(does, f"the wait {step}")
 
@@ -98,7 +136,8 @@ class Working:
         """Whether nothing is under way in a workflow: its last task is completed and asked for nothing at once."""
         description = await self.handle(id_, kind).describe()
         raw = description.raw_description
-        return description.status == WorkflowExecutionStatus.RUNNING and not raw.HasField("pending_workflow_task")
+        busy = raw.HasField("pending_workflow_task") or raw.pending_activities
+        return description.status == WorkflowExecutionStatus.RUNNING and not busy
 
     async def ends(self, id_: UUID, kind: Target = Target.RUN) -> None:
         """Waits until a row's workflow is completed."""
@@ -127,10 +166,28 @@ def settings(base: Base, queue: str) -> Settings:
 
 
 @asynccontextmanager
-async def at_work(base: Base, client: Client) -> AsyncIterator[Working]:
-    """With the worker of the product."""
+async def walking(base: Base, client: Client) -> AsyncIterator[Working]:
+    """With the product's worker for what waits, and none for what sends."""
     queue = f"walk-{secrets.token_hex(4)}"
     app = Database.connect(base.app_url)
     async with worker(client, app, settings(base, queue)):
         yield Working(base, client, queue)
     await app.close()
+
+
+@asynccontextmanager
+async def sending(working: Working) -> AsyncIterator[None]:
+    """With the product's worker for what sends."""
+    app = Database.connect(working.base.app_url)
+    send = Send(app, MASTER, Links("https://crm.example.com", "reply.example.com"))
+    async with sender(working.client, send, settings(working.base, working.queue)):
+        yield
+    await send.close()
+    await app.close()
+
+
+@asynccontextmanager
+async def at_work(base: Base, client: Client) -> AsyncIterator[Working]:
+    """With both workers of the product."""
+    async with walking(base, client) as found, sending(found):
+        yield found
