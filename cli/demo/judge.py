@@ -4,6 +4,7 @@ Each invariant is a query that finds what breaks it; an empty answer is the proo
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,31 +24,34 @@ _AWAY = (
 INVARIANTS: Mapping[str, str] = {
     "every move into Proposal was decided exactly once": """
         SELECT e.id, count(x.id) + count(r.id) AS decisions FROM events e
-        LEFT JOIN executions x ON x.event_id = e.id AND x.definition_id = $1
-        LEFT JOIN refusals r ON r.event_id = e.id AND r.definition_id = $1
+        LEFT JOIN executions x ON x.event_id = e.id AND x.definition_id = :rule
+        LEFT JOIN refusals r ON r.event_id = e.id AND r.definition_id = :rule
         WHERE e.type = 'deal.stage_changed' AND e.after ->> 'stage' = 'proposal'
         GROUP BY e.id HAVING count(x.id) + count(r.id) <> 1
     """,
-    "nothing else started a run": """
+    "nothing else started a run of that rule": """
         SELECT x.id FROM executions x JOIN events e ON e.id = x.event_id
-        WHERE e.type <> 'deal.stage_changed' OR e.after ->> 'stage' <> 'proposal'
+        WHERE x.definition_id = :rule AND (e.type <> 'deal.stage_changed' OR e.after ->> 'stage' <> 'proposal')
     """,
     "every match was right: a run at or above the amount, a refusal below": """
-        SELECT d.id FROM deals d JOIN executions x ON x.deal_id = d.id WHERE d.value_cents < $2
+        SELECT d.id FROM deals d JOIN executions x ON x.deal_id = d.id AND x.definition_id = :rule
+        WHERE d.value_cents < :amount
         UNION ALL
         SELECT d.id FROM refusals r JOIN events e ON e.id = r.event_id
-        JOIN deals d ON d.id = e.subject_id WHERE d.value_cents >= $2
+        JOIN deals d ON d.id = e.subject_id WHERE r.definition_id = :rule AND d.value_cents >= :amount
     """,
     "every run made its task, once": """
         SELECT x.id, count(a.id) FROM executions x
         LEFT JOIN activities a ON a.execution_id = x.id AND a.type = 'task'
-        GROUP BY x.id HAVING count(a.id) <> 1
+        WHERE x.definition_id = :rule GROUP BY x.id HAVING count(a.id) <> 1
     """,
     "no step was taken twice, and none is missing in between": """
         SELECT execution_id FROM effects GROUP BY execution_id
         HAVING count(*) <> count(DISTINCT step) OR max(number) <> count(*) OR min(number) <> 1
     """,
-    "every run went to its end": "SELECT id, status, step FROM executions WHERE status <> 'ended'",
+    "every run and enrollment came to an end, and nothing is stuck": """
+        SELECT id, kind, status, step, stuck_reason FROM executions WHERE status <> 'ended'
+    """,
     "a run saw whether its task was done, to within a second": """
         SELECT x.id, a.completed_at, b.at, b.outcome FROM executions x
         JOIN effects b ON b.execution_id = x.id AND b.step = 'done-in-time'
@@ -71,7 +75,7 @@ INVARIANTS: Mapping[str, str] = {
         LEFT JOIN effects told ON told.execution_id = x.id AND told.step = 'tell-manager'
         LEFT JOIN notifications n ON n.execution_id = x.id AND n.reason = 'rule'
         JOIN activities a ON a.execution_id = x.id AND a.type = 'task'
-        GROUP BY x.id, a.completed_at
+        WHERE x.definition_id = :rule GROUP BY x.id, a.completed_at
         HAVING count(n.id) <> count(told.step) OR (a.completed_at IS NULL AND count(n.id) <> 1)
     """,
     "nothing was early": """
@@ -135,25 +139,29 @@ class Verdict:
         return not self.offending
 
 
-async def judge(tables: Tables, rule: str, amount: int) -> list[Verdict]:
-    """Every invariant, in the order they are told."""
+async def judge(tables: Tables, invariants: Mapping[str, str], **given: object) -> list[Verdict]:
+    """Every invariant, in the order they are told; `given` are the values its query names."""
     verdicts = []
-    for name, query in INVARIANTS.items():
-        values = [rule, amount][: 2 if "$2" in query else 1 if "$1" in query else 0]
-        if "$2" in query and "$1" not in query:
-            query, values = query.replace("$2", "$1"), [amount]  # noqa: PLW2901  (one query, one number)
-        rows = await tables.fetch(query, *values)
+    for name, query in invariants.items():
+        rows = await tables.fetch(*numbered(query, given))
         verdicts.append(Verdict(name, [str(dict(row)) for row in rows[:3]]))
     return verdicts
 
 
-async def acknowledged(tables: Tables, moved: Mapping[str, str]) -> Verdict:
-    """Every move that was answered 2xx is an event; `moved` maps deal id to the stage it was moved to."""
+def numbered(query: str, given: Mapping[str, object]) -> list[Any]:
+    """A query whose values have names, as the driver wants it: with numbers, and the values in their order."""
+    names = list(dict.fromkeys(re.findall(r"(?<!:):([a-z_]+)", query)))
+    text = re.sub(r"(?<!:):([a-z_]+)", lambda found: f"${names.index(found[1]) + 1}", query)
+    return [text, *(given[name] for name in names)]
+
+
+async def acknowledged(tables: Tables, moved: Sequence[tuple[str, str]]) -> Verdict:
+    """Every move that was answered 2xx is an event; `moved` has deal ids and the stages they were moved to."""
     rows = await tables.fetch(
         "SELECT subject_id::text AS deal, after ->> 'stage' AS stage FROM events WHERE type = 'deal.stage_changed'"
     )
     recorded = {(row["deal"], row["stage"]) for row in rows}
-    missing = [f"{deal} → {stage}" for deal, stage in moved.items() if (deal, stage) not in recorded]
+    missing = [f"{deal} → {stage}" for deal, stage in moved if (deal, stage) not in recorded]
     return Verdict("every move that was answered 2xx is recorded", missing[:3])
 
 
@@ -194,8 +202,10 @@ async def left_to_come(tables: Tables) -> int:
     found: int = await tables.value(
         """
         SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM wakes)
-             + (SELECT count(*) FROM executions WHERE status = 'open')
+             + (SELECT count(*) FROM executions WHERE status <> 'ended')
              + (SELECT count(*) FROM reminders WHERE due_at IS NOT NULL)
+             + (SELECT count(*) FROM intents WHERE status IN ('pending', 'held', 'claimed', 'uncertain', 'failed'))
+             + (SELECT count(*) FROM letters WHERE status IN ('received', 'unreadable'))
         """
     )
     return found
@@ -205,13 +215,17 @@ async def counts(tables: Tables) -> dict[str, Any]:
     """What happened, for the report."""
     row = await tables.row(
         """
-        SELECT (SELECT count(*) FROM executions) AS matched,
+        SELECT (SELECT count(*) FROM executions WHERE kind = 'run') AS matched,
                (SELECT count(*) FROM refusals) AS refused,
                (SELECT count(*) FROM activities WHERE type = 'task') AS tasks,
                (SELECT count(*) FROM activities WHERE type = 'task' AND completed_at IS NOT NULL) AS completed,
                (SELECT count(*) FROM notifications WHERE reason = 'reminder') AS reminders,
                (SELECT count(*) FROM notifications WHERE reason = 'rule') AS managers_told,
-               (SELECT count(*) FROM executions WHERE status = 'ended') AS ended
+               (SELECT count(*) FROM executions WHERE kind = 'run' AND status = 'ended') AS ended,
+               (SELECT count(*) FROM intents WHERE status <> 'cancelled') AS mails,
+               (SELECT count(*) FROM intents WHERE status IN ('accepted', 'bounced', 'complained')) AS left,
+               (SELECT count(*) FROM executions WHERE kind = 'enrollment') AS enrolled,
+               (SELECT count(*) FROM executions WHERE kind = 'enrollment' AND status = 'ended') AS through
         """
     )
     found: dict[str, Any] = dict(row)

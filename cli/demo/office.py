@@ -4,8 +4,10 @@ import asyncio
 import json
 import time
 from base64 import b64decode, b64encode
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx2
@@ -19,51 +21,16 @@ class GaveUp(Exception):  # noqa: N818  (the demo fails with its words)
     """A request got no final answer in time, or a refusal nobody expected."""
 
 
-class Office:
-    """One API key's view of Drumbeat.
+class _Caller:
+    """A request that met no server, or a 5xx, is repeated as it was; `repeated` counts those."""
 
-    A request that met no server, or a 5xx, is repeated under the same Idempotency-Key, as a
-    careful integration does; `repeated` counts those.
-    """
-
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
         self._client = httpx2.AsyncClient(base_url=url, timeout=10, trust_env=False)
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._headers = headers
         self.repeated = 0
 
     async def close(self) -> None:
         await self._client.aclose()
-
-    async def get(self, path: str, **query: object) -> Any:  # noqa: ANN401  (JSON)
-        return (await self._send("GET", f"/api/v1{path}", params=query)).json()
-
-    async def post(self, path: str, body: object = None) -> Any:  # noqa: ANN401  (JSON)
-        return (await self._send("POST", f"/api/v1{path}", json=body, headers=_once())).json()
-
-    async def put(self, path: str, body: object) -> Any:  # noqa: ANN401  (JSON)
-        return (await self._send("PUT", f"/api/v1{path}", json=body)).json()
-
-    async def command(self, path: str, revision: int, body: object = None) -> Any:  # noqa: ANN401  (JSON)
-        headers = {**_once(), "If-Match": f'"{revision}"'}
-        return (await self._send("POST", f"/api/v1{path}", json=body, headers=headers)).json()
-
-    async def upload(self, path: str, csv: bytes) -> Any:  # noqa: ANN401  (JSON)
-        headers = {**_once(), "Content-Type": "text/csv"}
-        return (await self._send("POST", f"/api/v1{path}", content=csv, headers=headers)).json()
-
-    async def webhook(self, path: str, secret: str, message: str, body: object) -> int:
-        """Posts a signed webhook; the status it was answered with."""
-        text = json.dumps(body)
-        now = datetime.now(UTC)
-        signature = Webhook(secret).sign(message, now, text)
-        headers = {
-            "webhook-id": message,
-            "webhook-timestamp": str(int(now.timestamp())),
-            "webhook-signature": signature,
-            "Content-Type": "application/json",
-        }
-        sent = await self._send("POST", path, content=text.encode(), headers=headers, accept=(401, 422))
-        return sent.status_code
 
     async def _send(
         self,
@@ -91,6 +58,95 @@ class Office:
                 raise GaveUp(f"{method} {path}: no answer in {_PATIENCE:.0f} s ({trouble})")
             self.repeated += 1
             await asyncio.sleep(0.1)
+
+
+class Office(_Caller):
+    """One API key's view of Drumbeat. What is repeated has the same Idempotency-Key, as of a careful integration."""
+
+    def __init__(self, url: str, token: str) -> None:
+        super().__init__(url, {"Authorization": f"Bearer {token}"})
+
+    async def get(self, path: str, **query: object) -> Any:  # noqa: ANN401  (JSON)
+        return (await self._send("GET", f"/api/v1{path}", params=query)).json()
+
+    async def all(self, noun: str, **query: object) -> AsyncIterator[dict[str, Any]]:
+        """Every page of a list, whose path and key are `noun`."""
+        cursor = None
+        while True:
+            page = await self.get(f"/{noun}", limit=100, **query, **({"cursor": cursor} if cursor else {}))
+            for record in page[noun]:
+                yield record
+            cursor = page["cursor"]
+            if cursor is None:
+                return
+
+    async def post(self, path: str, body: object = None) -> Any:  # noqa: ANN401  (JSON)
+        return (await self._send("POST", f"/api/v1{path}", json=body, headers=_once())).json()
+
+    async def attempt(self, path: str, body: object = None) -> bool:
+        """As `post`; False where it is in conflict with what has become true meanwhile."""
+        conflict = (httpx2.codes.CONFLICT,)
+        return (await self._send("POST", f"/api/v1{path}", json=body, headers=_once(), accept=conflict)).is_success
+
+    async def put(self, path: str, body: object) -> Any:  # noqa: ANN401  (JSON)
+        return (await self._send("PUT", f"/api/v1{path}", json=body)).json()
+
+    async def patch(self, path: str, revision: int, body: object) -> None:
+        """What was done before its answer was lost has another revision by then: that is well, too."""
+        headers = {"If-Match": f'"{revision}"'}
+        accept = (httpx2.codes.PRECONDITION_FAILED,)
+        await self._send("PATCH", f"/api/v1{path}", json=body, headers=headers, accept=accept)
+
+    async def command(self, path: str, revision: int, body: object = None) -> Any:  # noqa: ANN401  (JSON)
+        headers = {**_once(), "If-Match": f'"{revision}"'}
+        return (await self._send("POST", f"/api/v1{path}", json=body, headers=headers)).json()
+
+    async def upload(self, path: str, csv: bytes) -> Any:  # noqa: ANN401  (JSON)
+        headers = {**_once(), "Content-Type": "text/csv"}
+        return (await self._send("POST", f"/api/v1{path}", content=csv, headers=headers)).json()
+
+
+class Outside(_Caller):
+    """Who has no API key: systems that post webhooks, servers that bring mail, people with a link."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, {})
+
+    async def webhook(self, path: str, secret: str, message: str, body: object) -> int:
+        """Posts a signed webhook; the status it was answered with."""
+        text = json.dumps(body)
+        now = datetime.now(UTC)
+        signature = Webhook(secret).sign(message, now, text)
+        headers = {
+            "webhook-id": message,
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": signature,
+            "Content-Type": "application/json",
+        }
+        sent = await self._send("POST", path, content=text.encode(), headers=headers, accept=(401, 422))
+        return sent.status_code
+
+    async def letter(self, source: str, secret: str, raw: bytes, recipient: str) -> str | None:
+        """Brings a mail; the id it is kept under, None where the secret is refused."""
+        password = b64encode(f"{source}:{secret}".encode()).decode()
+        headers = {"Authorization": f"Basic {password}", "Content-Type": "message/rfc822"}
+        brought = await self._send(
+            "POST", "/webhooks/mail", params={"recipient": recipient}, content=raw, headers=headers, accept=(401,)
+        )
+        return str(brought.json()["letterId"]) if brought.is_success else None
+
+    async def one_click(self, url: str) -> None:
+        """What a mail program does with List-Unsubscribe-Post (RFC 8058)."""
+        await self._send("POST", urlsplit(url).path, content=b"List-Unsubscribe=One-Click", headers=_FORM)
+
+    async def unsubscribe(self, url: str) -> None:
+        """What a person does: opens the page, and presses its button."""
+        path = urlsplit(url).path
+        await self._send("GET", path)
+        await self._send("POST", path, content=b"List-Unsubscribe=One-Click", headers=_FORM)
+
+
+_FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
 def forged(secret: str) -> str:

@@ -16,7 +16,11 @@ def show(console: Console, figures: Mapping[str, object], verdicts: Sequence[Ver
     for name, value in figures.items():
         happened.add_row(name, escape(str(value)))
     console.print(happened)
-    proven = Table(title="What was proven, by SQL over the tables", show_header=False, title_justify="left")
+    proven = Table(
+        title="What was proven, by SQL over the tables and the mail server's own log",
+        show_header=False,
+        title_justify="left",
+    )
     for verdict in verdicts:
         mark = "[green]holds[/]" if verdict.holds else "[red]BROKEN[/]"
         proven.add_row(mark, escape("\n".join([verdict.name, *verdict.offending])))

@@ -2,17 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from cli.demo.office import Office, forged
+from cli.demo.mail_host import MailHost
+from cli.demo.office import Office, Outside, forged
 from runtime.processes import Stack
 
 AMOUNT = 2_000_000
 """From this many cents on a deal in Proposal is worth chasing."""
 MOVING_SECONDS = 20.0
+FURTHER = 15
+"""So many of the deals go on to Negotiation; a third of those is won, a third lost."""
 WEBHOOKS = 24
 FORGED = 1
 
@@ -62,7 +65,8 @@ RULE = {
 class Told:
     """What the outside world knows to be true, to hold the tables against."""
 
-    moved: dict[str, str] = field(default_factory=dict)
+    moved: list[tuple[str, str]] = field(default_factory=list)
+    """Deal and stage of every move that was answered."""
     webhooks: list[str] = field(default_factory=list)
     webhook_posts: int = 0
     forged: list[str] = field(default_factory=list)
@@ -71,64 +75,88 @@ class Told:
 
 
 async def move_deals(office: Office, deals: Sequence[dict[str, Any]], told: Told) -> None:
-    """Reps move their deals into Proposal, one after another."""
-    for deal in deals:
-        await office.put(f"/deals/{deal['id']}/stage", {"stage": "proposal"})
-        told.moved[deal["id"]] = "proposal"
-        await asyncio.sleep(MOVING_SECONDS / len(deals))
+    """Reps move their deals into Proposal, one after another, and some of the first further."""
+    async with asyncio.TaskGroup() as reps:
+        for number, deal in enumerate(deals):
+            await _move(office, deal, "proposal", told)
+            if number < FURTHER:
+                outcome = (None, "closed_won", "closed_lost")[number % 3]
+                reps.create_task(_go_further(office, deal, outcome, told))
+            await asyncio.sleep(MOVING_SECONDS / len(deals))
 
 
-async def complete_tasks(office: Office, random: Random, told: Told, over: asyncio.Event) -> None:
-    """A third of the tasks are done soon, some only after the reminder, the rest never."""
-    started = time.monotonic()
-    planned: dict[str, float] = {}
-    done: set[str] = set()
+async def _go_further(office: Office, deal: dict[str, Any], outcome: str | None, told: Told) -> None:
+    await asyncio.sleep(5)
+    await _move(office, deal, "negotiation", told)
+    if outcome is not None:
+        await asyncio.sleep(4)
+        await _move(office, deal, outcome, told)
+
+
+async def _move(office: Office, deal: dict[str, Any], stage: str, told: Told) -> None:
+    await office.put(f"/deals/{deal['id']}/stage", {"stage": stage})
+    told.moved.append((deal["id"], stage))
+
+
+async def complete_tasks(office: Office, seed: int, names: Mapping[str, str], told: Told, over: asyncio.Event) -> None:
+    """Some tasks are done soon, some only after the reminder, half of them never.
+
+    `names` has the title of each deal and the address of each contact, by id: whom the seed is about.
+    """
+    done: dict[str, float] = {}
     while not over.is_set():
         page = await office.get("/activities", type="task", limit=100)
         for task in page["activities"]:
-            # By deal, so that a seed means the same people whatever ids the tasks have.
-            if task["id"] not in planned:
-                planned[task["id"]] = random.choices((3.0, 16.0, float("inf")), (4, 1, 5))[0] + time.monotonic()
-        for task, when in planned.items():
-            if task not in done and when <= time.monotonic():
+            if task["id"] not in done:
+                about = names.get(task["dealId"] or task["contactId"])
+                delay = Random(f"{seed} {about}").choices((3.0, 16.0, float("inf")), (4, 1, 5))[0]
+                done[task["id"]] = time.monotonic() + delay
+        for task, when in done.items():
+            if when <= time.monotonic():
                 await office.post(f"/tasks/{task}/complete")
-                done.add(task)
+                done[task] = float("inf")
                 told.completed += 1
-        await asyncio.sleep(0.5 if time.monotonic() - started > 1 else 0.2)
+        await asyncio.sleep(0.5)
 
 
-async def post_webhooks(office: Office, path: str, secret: str, told: Told) -> None:
+async def post_webhooks(outside: Outside, path: str, secret: str, told: Told) -> None:
     """An external system sends people, every third message twice, and somebody forges one."""
     for number in range(WEBHOOKS):
         email = f"webhook-{number}@example.com"
         body = _person(email)
         for _ in range(2 if number % 3 == 0 else 1):
-            await office.webhook(path, secret, f"msg_{number}", body)
+            await outside.webhook(path, secret, f"msg_{number}", body)
             told.webhook_posts += 1
         told.webhooks.append(email)
         await asyncio.sleep(MOVING_SECONDS / WEBHOOKS)
         if number == WEBHOOKS // 2:
             email = "forged@example.com"
-            told.forged_statuses.append(await office.webhook(path, forged(secret), "msg_forged", _person(email)))
+            told.forged_statuses.append(await outside.webhook(path, forged(secret), "msg_forged", _person(email)))
             told.forged.append(email)
 
 
-async def misfortune(stack: Stack, tell: Callable[[str], None]) -> None:
-    """Kills what the job runs on, while it runs. The supervisor starts what died."""
-    await asyncio.sleep(5)
-    tell("kill -9 worker-1 while it follows up")
-    await stack.kill_service("worker-1")
-    await asyncio.sleep(4)
-    tell("kill -9 relay while deals move")
-    await stack.kill_service("relay")
+async def misfortune(stack: Stack, mail: MailHost, tell: Callable[[str], None]) -> None:
+    """Kills what the job runs on, while it runs. The supervisor starts what died, and the mail server's host that."""
+    await asyncio.sleep(3)
+    tell("kill -9 the mail server while it takes first mails")
+    await mail.kill_with_a_mail_in_hand(2)
     await asyncio.sleep(3)
     tell("Temporal is stopped; the API goes on accepting")
     async with stack.without_temporal():
         await asyncio.sleep(4)
     tell("Temporal is back; what fell due meanwhile is caught up")
-    await asyncio.sleep(5)
+    await asyncio.sleep(2)
+    tell("kill -9 worker-1 while it follows up and sends")
+    await stack.kill_service("worker-1")
+    await asyncio.sleep(4)
+    tell("kill -9 relay while deals move")
+    await stack.kill_service("relay")
+    await asyncio.sleep(6)
     tell("kill -9 relay and worker-2 while reminders fire")
     await asyncio.gather(stack.kill_service("relay"), stack.kill_service("worker-2"))
+    await asyncio.sleep(12)
+    tell("kill -9 the mail server while it takes second mails")
+    await mail.kill_with_a_mail_in_hand(4)
 
 
 def _person(email: str) -> dict[str, Any]:
