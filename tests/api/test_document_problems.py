@@ -17,7 +17,10 @@ STEPS = "'act', 'email', 'task', 'wait', 'branch' or 'exit'"
 ACTIONS = "'create_task', 'set_field', 'move_stage', 'remind', 'notify', 'send_email', 'enroll' or 'take_out'"
 CONDITION = "A condition is an object with 'field' and 'op', or with 'all', 'any' or 'not'"
 PERSON = "Input should be 'owner', 'manager' or the id of a user"
-TRIGGERS = "'deal.stage_changed', 'contact.created', 'message.replied', 'message.bounced' or 'enrollment.ended'"
+TRIGGERS = (
+    "'deal.stage_changed', 'contact.created', 'message.replied', 'message.bounced', 'message.complained'"
+    " or 'enrollment.ended'"
+)
 UNKNOWN, REQUIRED, OBJECT = "Extra inputs are not permitted", "Field required", "Input should be an object"
 UGLY = re.compile(
     r"function-|tagged-union|literal\[|nullable|<|value error|\b(?:[A-Z][a-z]+){2,}\b|_?Mailing|Input tag"

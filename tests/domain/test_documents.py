@@ -278,7 +278,7 @@ def test_every_event_a_rule_may_listen_to_is_one_that_happens() -> None:
     heard = set(schema["properties"]["trigger"]["discriminator"]["mapping"])
     assert heard == {
         EventType.DEAL_STAGE_CHANGED, EventType.CONTACT_CREATED, EventType.MESSAGE_REPLIED,
-        EventType.MESSAGE_BOUNCED, EventType.ENROLLMENT_ENDED,
+        EventType.MESSAGE_BOUNCED, EventType.MESSAGE_COMPLAINED, EventType.ENROLLMENT_ENDED,
     }  # fmt: skip
 
 
