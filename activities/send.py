@@ -17,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from cryptography.exceptions import InvalidTag
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
@@ -132,8 +133,8 @@ class Send:
         found = await self._next(org, mailbox)
         if not isinstance(found, _Ready):
             return found
-        transport = await self._transport(found.mailbox)
         try:
+            transport = await self._transport(found.mailbox)
             await transport.ready()
         except MailboxUnready as unready:
             return await self._trouble(org, mailbox, unready.code, unready.detail)
@@ -239,12 +240,16 @@ class Send:
     def _made(self, mailbox: Record) -> Transport:
         if mailbox.transport == "outbox":
             return OutboxTransport()
+        try:
+            password = mailboxes.password(mailbox, self._master_key)
+        except InvalidTag:
+            raise MailboxUnready("login_refused", "its password was sealed under another master key") from None
         return SmtpTransport(
             mailbox.host,
             mailbox.port,
             mailbox.security,
             mailbox.username,
-            mailboxes.password(mailbox, self._master_key),
+            password,
             seconds=CALL_SECONDS,
             tls_context=self._tls_context,
         )

@@ -81,7 +81,7 @@ class Message(Shown):
 
 
 class Written(Shown):
-    """What it says; rendered when it was first claimed."""
+    """What it says, as it was rendered for the latest claim."""
 
     subject: str
     text: str

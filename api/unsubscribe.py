@@ -11,9 +11,11 @@ from uuid import UUID
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
+from sqlalchemy.exc import DBAPIError
 
 from domain.link_tokens import Purpose, read, subkey
 from store import intents, suppressions
+from store.errors import is_transient
 from store.transaction import Origin
 
 router = APIRouter(prefix="/u", include_in_schema=False)
@@ -62,8 +64,14 @@ async def unsubscribe_recipient(token: str, request: Request) -> HTMLResponse:
     if found is None:
         return _not_found()
     org, message = found
-    async with request.app.state.database.transaction(org, Origin("recipient")) as tx:
-        await suppressions.unsubscribe(tx, message)
+    for last in (False, True):
+        try:
+            async with request.app.state.database.transaction(org, Origin("recipient")) as tx:
+                await suppressions.unsubscribe(tx, message)
+            break
+        except DBAPIError as error:  # a mail provider may not click twice
+            if last or not is_transient(error):
+                raise
     return _told(_DONE)
 
 

@@ -15,7 +15,7 @@ from domain.keys import mail_queue
 from domain.words import Target
 from runtime import migrating, temporal, wiring
 from runtime.settings import Settings
-from store import health, queues
+from store import executions, health, queues
 from store.health import Standing
 from store.transaction import Database
 
@@ -69,7 +69,10 @@ async def repair(settings: Settings, *, dry: bool) -> Repair:
                 async with app.transaction(org) as tx:
                     await queues.retry_failed(tx)
                     for kind, ids in found.get(org, {}).items():
-                        await queues.wake(tx, kind, ids)
+                        if kind in (Target.RUN, Target.ENROLLMENT):
+                            await executions.wake(tx, ids)  # what awaits a fact, too: whoever wrote it may have failed
+                        else:
+                            await queues.wake(tx, kind, ids)
     finally:
         await app.close()
         await crossing.close()

@@ -21,6 +21,7 @@ from store.transaction import Database, Origin
 _WAITING = 100
 """Connections that may wait to be taken."""
 _IDLE_SECONDS = 60
+_LATER = "451 4.3.0 try again later"
 
 log = structlog.get_logger()
 
@@ -50,9 +51,14 @@ class MailListener:
                 await self._take(raw, address)
         except Exception as error:
             if not is_transient(error):
-                raise
-            return "451 4.3.0 try again later"
+                log.exception("letter_not_kept")
+            return _LATER
         return "250 2.0.0 kept"
+
+    async def handle_exception(self, error: Exception) -> str:
+        """What fails elsewhere in the dialogue tells a stranger nothing of it."""
+        log.warning("mail_dialogue_failed", error=type(error).__name__)
+        return _LATER
 
     async def _take(self, raw: bytes, address: str) -> None:
         message = self._message(address)

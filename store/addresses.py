@@ -47,13 +47,13 @@ async def ensure(tx: Transaction, emails: Collection[str]) -> dict[str, Record]:
 
 async def known(tx: Transaction, email: str) -> Record:
     """The row of an address, made where it is new; an old one is not locked."""
-    wanted = select(addresses).where(addresses.c.org_id == tx.org, addresses.c.hash == func.hash_address(email))
-    found = (await tx.execute(wanted)).one_or_none()
+    found = await by_email(tx, email)
     if found is None:
         row = {"org_id": tx.org, "id": uuid7(), "revision": 0, "created_at": tx.now, "updated_at": tx.now}
         made = insert_or(addresses).values(**row, hash=func.hash_address(email)).on_conflict_do_nothing()
         await tx.execute(made)
-        found = (await tx.execute(wanted)).one()
+        found = await by_email(tx, email)
+    assert found is not None  # noqa: S101  (it was there, or was just made)
     return found
 
 

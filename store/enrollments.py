@@ -133,7 +133,8 @@ async def retry(tx: Transaction, id: UUID, *, mailbox: UUID | None = None) -> No
 
 async def take_out(tx: Transaction, contact: UUID, sequence: UUID | None) -> list[UUID]:
     """Ends a contact's enrollments, in one sequence or in all; which they were."""
-    inside = await stops.enrolled(tx, [contact])
+    # Not the one that says so: its own step goes on.
+    inside = [one for one in await stops.enrolled(tx, [contact]) if one != tx.origin.execution]
     if sequence is not None:
         of = select(table.c.id).where(table.c.id.in_(inside), table.c.definition_id == sequence)
         inside = list((await tx.execute(of)).scalars())
@@ -166,6 +167,7 @@ async def inside(tx: Transaction, changed: Collection[UUID]) -> list[tuple[Recor
 
 async def exit_met(tx: Transaction, decided: Mapping[UUID, ExitMet]) -> None:
     """Ends enrollments by what the match decided; what it saw is kept."""
+    await stops.lock_people(tx, decided)
     for id_, met in decided.items():
         for row in await stops.end(tx, [id_], ExitReason.EXIT_MET, note=f"exit {met.number}"):
             await tx.execute(

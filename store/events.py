@@ -46,6 +46,7 @@ Record = Row[Any]
 
 _BATCH = 1000
 """Rows made by one statement."""
+_LONGEST_CHAIN = 20
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ class Fact:
     number: int
     before: Mapping[str, Any]
     after: Mapping[str, Any]
+    chain: Sequence[UUID] = ()
+    """What the fact is a consequence of beside what the transaction is: its execution's own chain."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ async def tell(tx: Transaction, facts: Sequence[Fact]) -> None:
                 "after": to_jsonable_python(fact.after),
                 "actor_kind": tx.origin.kind,
                 "actor_id": tx.origin.id,
-                "chain": list(tx.origin.chain),
+                "chain": list(dict.fromkeys([*fact.chain, *tx.origin.chain]))[:_LONGEST_CHAIN],
                 "execution_id": tx.origin.execution,
             }
             for fact in facts[start : start + _BATCH]

@@ -242,7 +242,8 @@ def end_fact(execution: Record, number: int, reason: ExitReason) -> Fact:
     """The event of an enrollment's end."""
     about = {"sequenceId": execution.definition_id, "contactId": execution.contact_id, "dealId": execution.deal_id}
     after = {**about, "exitReason": reason.value}
-    return Fact(EventType.ENROLLMENT_ENDED, Kind.ENROLLMENT, execution.id, number, {"status": execution.status}, after)
+    before = {"status": execution.status}
+    return Fact(EventType.ENROLLMENT_ENDED, Kind.ENROLLMENT, execution.id, number, before, after, execution.chain)
 
 
 async def get_stuck(

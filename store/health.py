@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from domain.words import MessageStatus, Target
+from domain.words import ExecutionStatus, MessageStatus, Target
 from store.tables import executions, intents, outbox, reminders, wakes
 
 _STANDING = text("""
@@ -77,7 +77,9 @@ async def open_rows(connection: AsyncConnection) -> dict[UUID, dict[Target, list
         intents.c.org_id, literal(Target.MAILBOX.value).label("kind"), intents.c.destination_id.label("id")
     )
     for statement in (
-        select(executions.c.org_id, executions.c.kind, executions.c.id).where(executions.c.due_at.is_not(None)),
+        select(executions.c.org_id, executions.c.kind, executions.c.id).where(
+            executions.c.status == ExecutionStatus.OPEN
+        ),
         select(reminders.c.org_id, literal(Target.REMINDER.value).label("kind"), reminders.c.id).where(
             reminders.c.due_at.is_not(None)
         ),

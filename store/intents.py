@@ -207,7 +207,7 @@ async def claim(
     found = (await tx.execute(_JUDGED, judged)).one()
     standing = await mailbox(tx, mailbox_id)
     if standing.deleted_at is not None:
-        return Unclaimed("mailbox_deleted")
+        return Unclaimed("mailbox_missing")
     refused = _forbidden(found) or may_send(tx, standing)
     if isinstance(refused, NotYet):
         return Unclaimed(refused.limit, refused.seconds)
@@ -295,24 +295,11 @@ async def accepted(tx: Transaction, claim: Claim, answer: str) -> bool:
     """The server has taken it. A record that comes late still counts; False where the token is another's."""
     execution, message = await _owned(tx, claim.id)
     told = await _move(tx, message, Happening.ACCEPTED, claim.token, accepted_at=tx.now)
+    await _answered(tx, claim, "accepted", answer)
     if told is None:
         return False
-    await _answered(tx, claim, "accepted", answer)
     await _works(tx, told.destination_id)
-    await _tell(tx, EventType.MESSAGE_ACCEPTED, told, execution)
-    await activities.log(
-        tx.acting(Origin("sequence" if execution.kind == Target.ENROLLMENT else "rule", execution.definition_id)),
-        {
-            "type": "email",
-            "subject": told.rendered["subject"][:255] or "(no subject)",
-            "direction": "outbound",
-            "contact_id": told.contact_id,
-            "company_id": execution.company_id,
-            "deal_id": execution.deal_id,
-            "execution_id": execution.id,
-            "metadata": {"messageId": str(told.id)},
-        },
-    )
+    await _left(tx, told, execution)
     await _goes_on(tx, execution)
     return True
 
@@ -353,8 +340,10 @@ async def failed(tx: Transaction, claim: Claim, answer: str) -> bool:
 
 
 async def unsendable(tx: Transaction, id: UUID, reason: StuckReason, detail: str) -> None:
-    """It cannot even be written out: nothing was attempted, and a person is asked."""
+    """It cannot even be written out: a person is asked. Nothing where another is at it already."""
     execution, message = await _owned(tx, id)
+    if message.status != MessageStatus.PENDING:
+        return
     told = await _move(tx, message, Happening.FAILED, None, reason=reason.value, detail=detail[:500])
     if told is not None:
         await _ask(tx, execution, told, reason, detail)
@@ -439,7 +428,7 @@ async def settle(tx: Transaction, id: UUID, *, sent: bool) -> bool:
             tx, message, Happening.SETTLED_SENT, None, accepted_at=left, reason="settled_by_a_person", detail=None
         )
         assert told is not None  # noqa: S101  (it is locked and uncertain)
-        await _tell(tx, EventType.MESSAGE_ACCEPTED, told, execution)
+        await _left(tx, told, execution)
     else:
         await _rearmed(tx, message, execution)
     await _goes_on(tx, execution)
@@ -452,6 +441,8 @@ async def retry(tx: Transaction, id: UUID, kind: Target) -> None:
     Raises `NotFound`, and `IllegalTransition` unless it is stuck, or while a message of it is uncertain.
     """
     execution = await executions.retry(tx, id, kind)
+    if kind is Target.RUN:
+        await _through_another(tx, execution)
     unsettled = select(intents).where(
         intents.c.org_id == tx.org, intents.c.execution_id == id, intents.c.status.in_(_ASKS)
     )
@@ -459,6 +450,28 @@ async def retry(tx: Transaction, id: UUID, kind: Target) -> None:
         if message.status == MessageStatus.UNCERTAIN:
             raise IllegalTransition(f"whether message {message.id} has left is uncertain; say that first", "status")
         await _rearmed(tx, message, execution)
+
+
+async def _through_another(tx: Transaction, execution: Record) -> None:
+    """What a run was to send through a mailbox that is gone leaves through whichever would be chosen now."""
+    gone = (
+        select(intents.c.id)
+        .join(
+            destinations, (destinations.c.org_id == intents.c.org_id) & (destinations.c.id == intents.c.destination_id)
+        )
+        .where(
+            intents.c.org_id == tx.org,
+            intents.c.execution_id == execution.id,
+            intents.c.status == MessageStatus.FAILED,
+            destinations.c.deleted_at.is_not(None),
+        )
+    )
+    if (await tx.execute(gone.limit(1))).one_or_none() is None:
+        return
+    owner = await identity.owner_of(tx, execution.contact_id)
+    chosen = (await mailboxes.senders(tx)).choose(owner, None)
+    if chosen is not None:
+        await redirect(tx, execution.id, chosen)
 
 
 async def redirect(tx: Transaction, execution: UUID, mailbox: UUID) -> None:
@@ -482,14 +495,15 @@ async def evidence(tx: Transaction, id: UUID, happening: Happening, reason: str)
     told = await _move(tx, message, happening, None, accepted_at=left, reason=reason)
     if told is None:
         return None
-    event = _PROVES[happening]
-    await _tell(tx, event, told, execution)
+    if happening is Happening.SETTLED_SENT:
+        await _left(tx, told, execution)
+    else:
+        await _tell(tx, _PROVES[happening], told, execution)
     await _goes_on(tx, execution)
     return told
 
 
 _PROVES = {
-    Happening.SETTLED_SENT: EventType.MESSAGE_ACCEPTED,
     Happening.BOUNCED: EventType.MESSAGE_BOUNCED,
     Happening.COMPLAINED: EventType.MESSAGE_COMPLAINED,
 }
@@ -523,6 +537,15 @@ async def organization_of(database: Database, id: UUID) -> UUID | None:
 async def find(tx: Transaction, id: UUID) -> Record | None:
     statement = select(intents).where(intents.c.org_id == tx.org, intents.c.id == id)
     return (await tx.execute(statement)).one_or_none()
+
+
+async def deal_of(tx: Transaction, id: UUID | None) -> UUID | None:
+    """The deal that a message was about."""
+    written = (intents.c.org_id == execution_table.c.org_id) & (intents.c.execution_id == execution_table.c.id)
+    statement = select(execution_table.c.deal_id).join(intents, written)
+    found = await tx.execute(statement.where(intents.c.org_id == tx.org, intents.c.id == id))
+    deal: UUID | None = found.scalar_one_or_none()
+    return deal
 
 
 async def by_message_ids(tx: Transaction, ids: Collection[str]) -> list[Record]:
@@ -642,10 +665,34 @@ async def _rearmed(tx: Transaction, message: Record, execution: Record) -> None:
     await queues.wake(tx, Target.MAILBOX, [message.destination_id])
 
 
+async def _left(tx: Transaction, message: Record, execution: Record) -> None:
+    """It is known to have reached a mail server: a fact, and a line on the contact's timeline."""
+    await _tell(tx, EventType.MESSAGE_ACCEPTED, message, execution)
+    actor = "sequence" if execution.kind == Target.ENROLLMENT else "rule"
+    await activities.log(
+        tx.acting(Origin(actor, execution.definition_id, tuple(execution.chain))),
+        {
+            "type": "email",
+            "subject": message.rendered["subject"][:255] or "(no subject)",
+            "direction": "outbound",
+            "contact_id": message.contact_id,
+            "company_id": execution.company_id,
+            "deal_id": execution.deal_id,
+            "execution_id": execution.id,
+            "metadata": {"messageId": str(message.id)},
+        },
+    )
+
+
 async def _answered(tx: Transaction, claim: Claim, outcome: str, answer: str) -> None:
     await tx.execute(
         update(attempts)
-        .where(attempts.c.org_id == tx.org, attempts.c.intent_id == claim.id, attempts.c.number == claim.number)
+        .where(
+            attempts.c.org_id == tx.org,
+            attempts.c.intent_id == claim.id,
+            attempts.c.number == claim.number,
+            attempts.c.token == claim.token,
+        )
         .values(outcome=outcome, answer=answer[:500], ended_at=tx.now)
     )
 
@@ -688,4 +735,4 @@ async def _tell(tx: Transaction, event: EventType, message: Record, execution: R
         "status": message.status,
         "reason": message.reason,
     }
-    await events.tell(tx, [Fact(event, Kind.MESSAGE, message.id, number, {}, details)])
+    await events.tell(tx, [Fact(event, Kind.MESSAGE, message.id, number, {}, details, execution.chain)])

@@ -130,8 +130,14 @@ async def settle(tx: Transaction, id: UUID, kind: LetterKind) -> Record:
         raise IllegalTransition(f"only an unreadable letter is settled; this one is {status}", "status")
     read = Letter(kind=kind, text="", full_text="", subject=found.subject, bounce=None, back_on=None, original_ids=())
     await _apply(tx, found, read)
+    if kind in _GIVES_UP and found.contact_id is not None and found.intent_id is None:
+        await suppressions.of_contact(tx, found.contact_id, _GIVES_UP[kind])
     await _write(tx, id, LetterStatus.SETTLED, kind=kind.value, settled_by=tx.origin.id)
     return await get(tx, id)
+
+
+_GIVES_UP = {LetterKind.COMPLAINT: Suppression.COMPLAINED, LetterKind.BOUNCE: Suppression.BOUNCED}
+"""What a person's word on a letter that names no message of ours means for its sender's address."""
 
 
 async def get(tx: Transaction, id: UUID) -> Record:
@@ -218,6 +224,7 @@ async def _reply(tx: Transaction, found: Record, read: Letter) -> None:
                 "body": read.text,
                 "direction": "inbound",
                 "contact_id": found.contact_id,
+                "deal_id": await intents.deal_of(tx, found.intent_id),
                 "metadata": {"letterId": str(found.id)},
             },
         )

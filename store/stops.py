@@ -141,6 +141,17 @@ async def end_pauses(tx: Transaction, of: Collection[UUID]) -> None:
     )
 
 
+async def lock_people(tx: Transaction, of: Collection[UUID]) -> None:
+    """Locks the contacts of executions, which come before them in the product's order."""
+    people = select(table.c.contact_id).where(table.c.org_id == tx.org, table.c.id.in_(of))
+    await tx.execute(
+        select(contacts.c.id)
+        .where(contacts.c.org_id == tx.org, contacts.c.id.in_(people))
+        .order_by(contacts.c.id)
+        .with_for_update(key_share=True)
+    )
+
+
 async def enrolled(tx: Transaction, people: Collection[UUID]) -> list[UUID]:
     """The enrollments of contacts that have not ended; the contacts are locked before."""
     await tx.execute(

@@ -55,6 +55,14 @@ async def suppress(tx: Transaction, email: str, why: Suppression) -> Record:
     return await addresses.get(tx, address.id)
 
 
+async def of_contact(tx: Transaction, contact: UUID, why: Suppression) -> None:
+    """A contact's present address, on a person's word."""
+    statement = select(contacts.c.email).where(contacts.c.org_id == tx.org, contacts.c.id == contact)
+    email = (await tx.execute(statement)).scalar_one_or_none()
+    if email is not None:
+        await suppress(tx, email, why)
+
+
 async def release(tx: Transaction, id: UUID) -> Record:
     """It may be written to again; who was taken out stays out. Raises `NotFound`."""
     await addresses.get(tx, id)

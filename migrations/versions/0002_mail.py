@@ -118,7 +118,7 @@ ALTER TABLE executions
   ADD CONSTRAINT executions_kind_check CHECK (kind IN ('run','enrollment')),
   ADD CONSTRAINT executions_status_check CHECK (status IN ('open','paused','stuck','ended')),
   ADD CONSTRAINT executions_exit_reason_check CHECK (exit_reason IN
-    ('completed','exited','stopped','exit_met','replied','unsubscribed','complained','bounced','deleted')),
+    ('completed','exited','stopped','exit_met','replied','unsubscribed','complained','bounced')),
   ADD CONSTRAINT executions_check CHECK ((status = 'open') = (due_at IS NOT NULL OR awaits IS NOT NULL)),
   ADD CONSTRAINT executions_check3 CHECK (due_at IS NULL OR awaits IS NULL),
   ADD CONSTRAINT executions_check4 CHECK (CASE kind WHEN 'run' THEN event_id IS NOT NULL

@@ -10,7 +10,7 @@ from runtime import doctor
 from runtime.folders import CHECKOUT
 from runtime.settings import Settings
 from store import executions
-from tests.driving import on_stage, start_run, task, wait
+from tests.driving import advance, enrolled, mail, make_mailbox, on_stage, sequence, start_run, task, wait
 
 
 @pytest.fixture
@@ -79,3 +79,15 @@ def test_the_command_answers_programs_in_json_and_people_in_words_and_fails_when
     assert {finding["component"] for finding in answer["findings"]} >= {"database", "temporal", "api"}
     assert answer["repair"]["done"] is False
     assert "add --yes" in done.stderr
+
+
+async def test_a_repair_looks_again_at_what_awaits_a_fact_and_finds_it_still_does(base, settings):
+    await make_mailbox(base)
+    id_ = await enrolled(base, sequence(mail()))
+    await advance(base, id_, "enrollment")
+    assert await base.value("SELECT awaits FROM executions") == "message"
+    await base.rows("DELETE FROM wakes RETURNING id")
+    assert (await doctor.repair(settings, dry=False)).enrollments == 1
+    assert await base.value("SELECT count(*) FROM wakes WHERE kind = 'enrollment'") == 1
+    assert (await advance(base, id_, "enrollment")).done
+    assert await base.value("SELECT awaits FROM executions") == "message"

@@ -9,7 +9,7 @@ from aiosmtplib import SMTP, SMTPDataError, SMTPRecipientsRefused
 
 from domain.link_tokens import Purpose, reply_address, subkey, token
 from runtime.mail_listener import MailListener, listen
-from tests.driving import advance, enrolled, mail, make_mailbox, sequence, wait
+from tests.driving import advance, as_admin, enrolled, mail, make_mailbox, sequence, wait
 
 MASTER = bytes(32)
 ANSWER = b"From: jo@example.com\r\nTo: %s\r\nMessage-ID: <a@example.com>\r\nSubject: Re: Hello\r\n\r\nYes, please.\r\n"
@@ -88,3 +88,14 @@ async def test_while_the_database_is_away_the_sender_is_asked_to_come_again(base
             await send(free, recipient)
     assert refused.value.code == 451
     await away.close()
+
+
+async def test_a_mistake_of_ours_is_told_to_nobody_and_loses_no_letter(base, port, waiting):
+    _, recipient = waiting
+    await as_admin(base, "ALTER TABLE letters RENAME TO letters_gone")
+    try:
+        with pytest.raises(SMTPDataError) as refused:
+            await send(port, recipient)
+    finally:
+        await as_admin(base, "ALTER TABLE letters_gone RENAME TO letters")
+    assert (refused.value.code, refused.value.message) == (451, "4.3.0 try again later")

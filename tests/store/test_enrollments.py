@@ -341,3 +341,15 @@ async def test_an_enrollment_about_a_deal_keeps_it(base, box):
     assert (await the_execution(base))["deal_id"] == deal
     assert (await do(base, enrollments.explain, answered.enrollment)).sequence_name == "Sequence"
     assert await do(base, intents.find, answered.enrollment) is None
+
+
+async def test_a_sequence_that_takes_out_of_every_sequence_goes_on_itself(base):
+    await make_mailbox(base)
+    other = await publish(base, sequence(wait(), task("later")), "Other")
+    contact = await make_contact(base)
+    await enroll(base, other, contact)
+    mover = await publish(base, sequence(act("out", "take_out"), task("then")), "Mover")
+    (answered,) = await enroll(base, mover, contact)
+    await advance(base, answered.enrollment, "enrollment")
+    rows = await base.rows("SELECT definition_id, status, exit_reason FROM executions ORDER BY started_at, id")
+    assert [(row["definition_id"], row["exit_reason"]) for row in rows] == [(other, "stopped"), (mover, "completed")]

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from domain.delivery import Happening
-from domain.words import Target
+from domain.words import StuckReason, Target
 from store import enrollments, intents, mailboxes, queues, stops
 from store.errors import IllegalTransition
 from store.intents import Claim, Unclaimed
@@ -168,7 +168,7 @@ async def test_a_claim_through_another_mailbox_than_the_messages_own_takes_nothi
     other = await make_mailbox(base, "Other")
     assert (await claimed(base, message, other)).reason == "taken"
     await record(base, mailboxes.delete, box)
-    assert (await claimed(base, message, box)).reason == "mailbox_deleted"
+    assert (await claimed(base, message, box)).reason == "mailbox_missing"
 
 
 async def test_a_message_is_written_once_however_often_its_step_is_tried(base, box, message):
@@ -271,3 +271,14 @@ async def test_the_sweep_is_as_patient_as_at_first_once_a_mail_was_accepted(base
     async with sender(base) as send:
         await send.empty(base.org, box)
     assert await base.rows("SELECT sweeps, sweep_after FROM destinations") == [{"sweeps": 0, "sweep_after": None}]
+
+
+async def test_what_cannot_be_written_out_here_leaves_alone_what_another_has_claimed(base):
+    box = await make_mailbox(base)
+    await written(base, sequence(mail()))
+    id_ = (await the_message(base))["id"]
+    assert isinstance(await claimed(base, id_, box), Claim)
+    async with base.transaction() as tx:
+        await intents.unsendable(tx, id_, StuckReason.TEMPLATE_BROKEN, "it was slow here")
+    assert (await the_message(base))["status"] == "claimed"
+    assert (await the_execution(base))["status"] == "open"

@@ -231,3 +231,18 @@ async def test_only_an_unreadable_letter_is_settled_by_a_person(base, sent):
     assert (settled.status, settled.kind, settled.settled_by) == ("settled", "auto_reply", base.rep)
     with pytest.raises(IllegalTransition):
         await do(base, letters.settle, letter_id, LetterKind.REPLY)
+
+
+async def test_a_persons_word_that_a_letter_was_a_complaint_gives_up_its_senders_address(base):
+    box = await make_mailbox(base)
+    await written(base, sequence(mail()))
+    came, _ = await receive(base, letter("Content-Type: image/png", text=""))
+    async with base.transaction() as tx:
+        await letters.not_understood(tx, came, "a picture")
+    async with base.transaction() as tx:
+        await letters.settle(tx, came, LetterKind.COMPLAINT)
+    assert await base.value("SELECT suppressed FROM addresses") == "complained"
+    assert (await the_execution(base))["exit_reason"] == "complained"
+    async with sender(base) as send:
+        await send.empty(base.org, box)
+    assert (await the_message(base))["status"] == "cancelled"
