@@ -10,12 +10,12 @@ import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Final, Literal, Protocol, cast
 
 from aiosmtplib import SMTP
 from aiosmtplib.errors import SMTPException, SMTPResponseException, SMTPServerDisconnected
 
+from domain.hosts import is_this_machine
 from domain.mail import BadMail, wire_address
 
 About = Literal["recipient", "message", "mailbox"]
@@ -119,7 +119,7 @@ class SmtpTransport:
         seconds: float = 30,
         tls_context: ssl.SSLContext | None = None,
     ) -> None:
-        if security == "none" and not _is_loopback(host):
+        if security == "none" and not is_this_machine(host):
             raise ValueError("a connection in the clear is for a mail server on this machine only")
         self._host = host
         self._port = port
@@ -243,13 +243,6 @@ class SmtpTransport:
         if client is not None and client.transport is not None:
             cast(asyncio.WriteTransport, client.transport).abort()
             client.close()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def _leaves_usable(outcome: Outcome | None) -> bool:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from datetime import datetime
 from http import HTTPStatus
-from ipaddress import ip_address, ip_network
 from typing import Annotated, Any, Literal
 from unicodedata import category
 from uuid import UUID
@@ -18,6 +17,7 @@ from api.idempotency import Answer, Once, may_once
 from api.problems import responses
 from api.revisions import Expected, etag
 from api.shapes import Change, Email, Given, Many, Shown, storable
+from domain.hosts import is_this_machine
 from domain.mail import BadMail, header_value, wire_address
 from domain.pace import Pace
 from store import mailboxes
@@ -29,7 +29,6 @@ router = APIRouter(prefix="/mailboxes", tags=["mail"])
 Reading = Annotated[Call, may("mailbox:read")]
 Writing = Annotated[Call, may("mailbox:write")]
 WritingOnce = Annotated[Once, may_once("mailbox:write")]
-_LOOPBACK = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
 
 
 def _mailable(check: Callable[[str, str], str]) -> AfterValidator:
@@ -246,16 +245,8 @@ def _reachable(columns: dict[str, Any]) -> None:
         for name in _SERVER:
             if columns.get(name) is None:
                 raise Invalid(f"a mail server is named by its {', '.join(_SERVER)}; {name} is missing", name)
-    if columns.get("security") == "none" and not _is_this_machine(columns.get("host")):
+    if columns.get("security") == "none" and not is_this_machine(columns.get("host")):
         raise Invalid("without encryption only this machine itself may be spoken to", "security")
-
-
-def _is_this_machine(host: str | None) -> bool:
-    try:
-        address = ip_address(host or "")
-    except ValueError:
-        return host is not None and host.lower() == "localhost"
-    return any(address in network for network in _LOOPBACK)
 
 
 def _one(mailbox: Record) -> MailboxOne:
