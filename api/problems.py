@@ -209,7 +209,9 @@ def of(error: Exception) -> Problem:
 
 def _found(error: Mapping[str, Any], body: object) -> dict[str, str]:
     where, *location = error["loc"]
-    path = _path(location, body) if where == "body" else [str(location[-1])]
+    path = (
+        _path(location, body, of_a_field=error["type"] == "extra_forbidden") if where == "body" else [str(location[-1])]
+    )
     tag = str(error.get("ctx", {}).get("discriminator", "")).strip("'")
     if tag.isalpha():  # the kind of thing is what is wrong, so the field that tells it is named
         path.append(tag)
@@ -242,12 +244,16 @@ def fault(where: str, path: Sequence[str], code: str, message: str) -> dict[str,
     return {"in": where, "pointer": pointer, "code": code, "message": message}
 
 
-def _path(location: Sequence[str | int], body: object) -> list[str]:
-    """A location as a path into what was sent: without the names of alternatives that pydantic puts between."""
+def _path(location: Sequence[str | int], body: object, *, of_a_field: bool = False) -> list[str]:
+    """A location as a path into what was sent: without the names of alternatives that pydantic puts between.
+
+    One `of_a_field` ends with the field's name, whatever the alternatives are called.
+    """
     path: list[str] = []
     value, named = body, False
     for position, part in enumerate(location):
-        if isinstance(value, Mapping) and not named and part in [value.get(kind) for kind in _KINDS]:
+        is_field = of_a_field and position == len(location) - 1
+        if isinstance(value, Mapping) and not named and not is_field and part in [value.get(kind) for kind in _KINDS]:
             named = True
             continue
         inside = isinstance(value, Mapping) and part in value

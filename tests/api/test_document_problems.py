@@ -295,3 +295,9 @@ def test_every_pointer_leads_to_what_was_found_wrong_and_no_place_is_told_twice(
             found = here[int(name)] if isinstance(here, list) else here[name]
             tagged = "discriminator" in error.get("ctx", {})
             assert found == (error["input"][name] if tagged else error["input"])
+
+
+def test_a_field_too_many_that_is_named_as_a_kind_is_told_at_its_own_place():
+    document = {"steps": [{"kind": "exit", "id": "a"}], "exits": [{"kind": "wait", "wait": None}]}
+    pointers = {fault["pointer"] for fault, _ in told(SequenceDocument, document)}
+    assert pointers == {"/exits/0/on", "/exits/0/kind", "/exits/0/wait"}
