@@ -5,9 +5,10 @@ record, execution, destination, message. From the commit on nothing of it is cla
 """
 
 from collections.abc import Collection, Iterable
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import Select, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from domain.delivery import Happening, open_to
@@ -141,25 +142,24 @@ async def end_pauses(tx: Transaction, of: Collection[UUID]) -> None:
     )
 
 
-async def lock_people(tx: Transaction, of: Collection[UUID]) -> None:
-    """Locks the contacts of executions, which come before them in the product's order."""
-    people = select(table.c.contact_id).where(table.c.org_id == tx.org, table.c.id.in_(of))
+async def _lock_contacts(tx: Transaction, people: Collection[UUID] | Select[Any]) -> None:
+    """In one order for all, so that two at once wait for each other and never in a circle."""
     await tx.execute(
         select(contacts.c.id)
         .where(contacts.c.org_id == tx.org, contacts.c.id.in_(people))
         .order_by(contacts.c.id)
         .with_for_update(key_share=True)
     )
+
+
+async def lock_people(tx: Transaction, of: Collection[UUID]) -> None:
+    """Locks the contacts of executions, which come before them in the product's order."""
+    await _lock_contacts(tx, select(table.c.contact_id).where(table.c.org_id == tx.org, table.c.id.in_(of)))
 
 
 async def enrolled(tx: Transaction, people: Collection[UUID]) -> list[UUID]:
     """The enrollments of contacts that have not ended; the contacts are locked before."""
-    await tx.execute(
-        select(contacts.c.id)
-        .where(contacts.c.org_id == tx.org, contacts.c.id.in_(people))
-        .order_by(contacts.c.id)
-        .with_for_update(key_share=True)
-    )
+    await _lock_contacts(tx, people)
     statement = select(table.c.id).where(
         table.c.org_id == tx.org,
         table.c.contact_id.in_(people),

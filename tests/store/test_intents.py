@@ -282,3 +282,48 @@ async def test_what_cannot_be_written_out_here_leaves_alone_what_another_has_cla
         await intents.unsendable(tx, id_, StuckReason.TEMPLATE_BROKEN, "it was slow here")
     assert (await the_message(base))["status"] == "claimed"
     assert (await the_execution(base))["status"] == "open"
+
+
+async def test_a_run_whose_mailbox_is_gone_is_retried_through_whichever_is_chosen_then(base):
+    await may_mail(base)
+    gone = await make_mailbox(base)
+    await switch_on(base, on_contact(act("hello", "send_email", subject="Hello", text="Hello there")))
+    await make_contact(base)
+    await match_all(base)
+    async with base.transaction() as tx:
+        await mailboxes.delete(tx, gone)
+    async with sender(base) as send:
+        await send.empty(base.org, gone)
+        assert (await the_execution(base))["stuck_reason"] == "mailbox_missing"
+        other = await make_mailbox(base, "Other")
+        async with base.transaction() as tx:
+            await intents.retry(tx, (await the_execution(base))["id"], Target.RUN)
+        await send.empty(base.org, other)
+    message = await the_message(base)
+    assert (message["status"], message["destination_id"]) == ("accepted", other)
+
+
+async def test_a_password_sealed_under_another_key_is_the_mailboxes_trouble_and_says_so(base):
+    server = {"host": "127.0.0.1", "port": 1, "security": "none", "username": "sal"}
+    row = {"name": "Sales", "from_name": "Sal", "from_email": "sal@example.com", "transport": "smtp", **server}
+    async with base.transaction() as tx:
+        box = (await mailboxes.create(tx, row, "secret", b"another" + bytes(25))).id
+    await written(base, sequence(mail()))
+    async with sender(base) as send:
+        await send.empty(base.org, box)
+    (found,) = await base.rows("SELECT trouble, trouble_detail FROM destinations")
+    assert found == {"trouble": "login_refused", "trouble_detail": "its password was sealed under another master key"}
+    assert (await the_message(base))["status"] == "pending"
+
+
+async def test_a_mail_that_a_person_says_has_left_is_on_the_timeline_like_any_other(base):
+    box = await make_mailbox(base)
+    await written(base, sequence(mail()))
+    id_ = (await the_message(base))["id"]
+    claim = await claimed(base, id_, box)
+    async with base.transaction() as tx:
+        await intents.lost(tx, claim, "cut off")
+    async with base.transaction() as tx:
+        assert await intents.settle(tx, id_, sent=True)
+    (line,) = await base.rows("SELECT subject, direction, metadata FROM activities WHERE type = 'email'")
+    assert line == {"subject": "Hello", "direction": "outbound", "metadata": {"messageId": str(id_)}}
