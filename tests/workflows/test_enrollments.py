@@ -35,6 +35,7 @@ async def sent(working, *steps):
         return [row["step"] for row in rows] == [*steps]
 
     await until(are, f"the mails {steps}")
+    await working.flow()  # the last record's wake may have been written after the flow that looked before it
 
 
 async def waits(working, id_):
