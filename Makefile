@@ -15,7 +15,7 @@ demo: setup ## Run the whole system on a real job in time-lapse, with crashes, a
 	@./drumbeat demo $(ARGS)
 
 test: setup ## Run the tests
-	@$(python) -m pytest $(ARGS)
+	@$(python) -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 up: setup ## Serve API, relay and workers until Ctrl-C; data are kept in .drumbeat
 	@./drumbeat up $(ARGS)
