@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ from uuid import uuid4
 import httpx2
 from standardwebhooks import Webhook
 
-_PATIENCE = 60.0
+PATIENCE = 60.0
 """Real seconds a client goes on trying; longer than any outage of the demo."""
 
 
@@ -22,12 +23,17 @@ class GaveUp(Exception):  # noqa: N818  (the demo fails with its words)
 
 
 class _Caller:
-    """A request that met no server, or a 5xx, is repeated as it was; `repeated` counts those."""
+    """A request that met no server, or a 5xx, is repeated as it was; `repeats` counts those, by path."""
 
-    def __init__(self, url: str, headers: dict[str, str]) -> None:
+    def __init__(self, url: str, headers: dict[str, str], patience: float) -> None:
         self._client = httpx2.AsyncClient(base_url=url, timeout=10, trust_env=False)
         self._headers = headers
-        self.repeated = 0
+        self._patience = patience
+        self.repeats = Counter[str]()
+
+    @property
+    def repeated(self) -> int:
+        return self.repeats.total()
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -41,7 +47,7 @@ class _Caller:
         accept: tuple[int, ...] = (),
         **rest: Any,  # noqa: ANN401  (the library's own options)
     ) -> httpx2.Response:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self._patience
         while True:
             trouble = ""
             try:
@@ -55,16 +61,16 @@ class _Caller:
                     raise GaveUp(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
                 trouble = str(answer.status_code)
             if time.monotonic() > deadline:
-                raise GaveUp(f"{method} {path}: no answer in {_PATIENCE:.0f} s ({trouble})")
-            self.repeated += 1
+                raise GaveUp(f"{method} {path}: no answer in {self._patience:.0f} s ({trouble})")
+            self.repeats[path] += 1
             await asyncio.sleep(0.1)
 
 
 class Office(_Caller):
     """One API key's view of Drumbeat. What is repeated has the same Idempotency-Key, as of a careful integration."""
 
-    def __init__(self, url: str, token: str) -> None:
-        super().__init__(url, {"Authorization": f"Bearer {token}"})
+    def __init__(self, url: str, token: str, *, patience: float = PATIENCE) -> None:
+        super().__init__(url, {"Authorization": f"Bearer {token}"}, patience)
 
     async def get(self, path: str, **query: object) -> Any:  # noqa: ANN401  (JSON)
         return (await self._send("GET", f"/api/v1{path}", params=query)).json()
@@ -115,8 +121,8 @@ class Office(_Caller):
 class Outside(_Caller):
     """Who has no API key: systems that post webhooks, servers that bring mail, people with a link."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url, {})
+    def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
+        super().__init__(url, {}, patience)
 
     async def webhook(self, path: str, secret: str, message: str, body: object) -> int:
         """Posts a signed webhook; the status it was answered with."""
