@@ -68,6 +68,7 @@ def another_version(kind: str) -> str:
 NEW = "gen_random_uuid()"
 AGAIN = copied("attempts", "outcome = 'accepted'", number="number + 1", token=NEW)
 CLAIMED_LATE = "UPDATE attempts SET claimed_real = clock_timestamp()"
+OPEN = "UPDATE executions SET status = 'open', exit_reason = NULL, ended_at = NULL, due_at = anchor"
 STUCK = "UPDATE executions SET status = 'stuck', exit_reason = NULL, ended_at = NULL,"
 STILL = """
     UPDATE attempts SET claimed_real = s.since + interval '0.2 s',
@@ -204,15 +205,15 @@ TAMPERINGS: list[tuple[str, str]] = [
     ),
     (
         "every execution ended, or is kept still or stuck for a reason that is there",
-        "UPDATE executions SET status = 'open', exit_reason = NULL, ended_at = NULL, due_at = anchor",
+        f"{OPEN} WHERE kind = 'run'",
     ),
     (
         "every execution ended, or is kept still or stuck for a reason that is there",
-        f"{STUCK} stuck_reason = 'message_uncertain'",
+        f"{STUCK} stuck_reason = 'message_uncertain' WHERE kind = 'run'",
     ),
     (
         "every execution ended, or is kept still or stuck for a reason that is there",
-        f"{STUCK} stuck_reason = 'unexpected_error'",
+        f"{STUCK} stuck_reason = 'unexpected_error' WHERE kind = 'run'",
     ),
     ("every message is over, or uncertain or failed and says why", "UPDATE intents SET status = 'pending'"),
     (
@@ -356,8 +357,7 @@ async def test_what_is_due_and_not_done_is_counted_unless_it_waits_for_somebody_
                     "UPDATE destinations SET paused_at = NULL, trouble = NULL, trouble_since = NULL"
                 )
                 await connection.execute("UPDATE destinations SET pace = '{}'")
-        await connection.execute("UPDATE executions SET status = 'open', exit_reason = NULL, ended_at = NULL,"
-                                 " due_at = anchor WHERE id = (SELECT id FROM executions LIMIT 1)")  # fmt: skip
+        await connection.execute(f"{OPEN} WHERE id = (SELECT id FROM executions LIMIT 1)")
         await connection.execute("INSERT INTO outbox (org_id, event_id) SELECT org_id, id FROM events LIMIT 1")
         assert await overdue(tables) == 3
 
