@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ from uuid import uuid4
 import httpx2
 from standardwebhooks import Webhook
 
-_PATIENCE = 60.0
+PATIENCE = 60.0
 """Real seconds a client goes on trying; longer than any outage of the demo."""
 
 
@@ -22,12 +23,17 @@ class GaveUp(Exception):  # noqa: N818  (the demo fails with its words)
 
 
 class _Caller:
-    """A request that met no server, or a 5xx, is repeated as it was; `repeated` counts those."""
+    """A request that met no server, or a 5xx, is repeated as it was; `repeats` counts those, by path."""
 
-    def __init__(self, url: str, headers: dict[str, str]) -> None:
+    def __init__(self, url: str, headers: dict[str, str], patience: float) -> None:
         self._client = httpx2.AsyncClient(base_url=url, timeout=10, trust_env=False)
         self._headers = headers
-        self.repeated = 0
+        self._patience = patience
+        self.repeats = Counter[str]()
+
+    @property
+    def repeated(self) -> int:
+        return self.repeats.total()
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -41,7 +47,7 @@ class _Caller:
         accept: tuple[int, ...] = (),
         **rest: Any,  # noqa: ANN401  (the library's own options)
     ) -> httpx2.Response:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self._patience
         while True:
             trouble = ""
             try:
@@ -49,22 +55,22 @@ class _Caller:
             except httpx2.TransportError as error:
                 trouble = type(error).__name__
             else:
-                if answer.is_success or answer.status_code in accept:
+                if answer.is_success or (answer.status_code in accept and not _under_way(answer)):
                     return answer
-                if answer.status_code < httpx2.codes.INTERNAL_SERVER_ERROR:
+                if answer.status_code < httpx2.codes.INTERNAL_SERVER_ERROR and not _under_way(answer):
                     raise GaveUp(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
                 trouble = str(answer.status_code)
             if time.monotonic() > deadline:
-                raise GaveUp(f"{method} {path}: no answer in {_PATIENCE:.0f} s ({trouble})")
-            self.repeated += 1
+                raise GaveUp(f"{method} {path}: no answer in {self._patience:.0f} s ({trouble})")
+            self.repeats[path] += 1
             await asyncio.sleep(0.1)
 
 
 class Office(_Caller):
     """One API key's view of Drumbeat. What is repeated has the same Idempotency-Key, as of a careful integration."""
 
-    def __init__(self, url: str, token: str) -> None:
-        super().__init__(url, {"Authorization": f"Bearer {token}"})
+    def __init__(self, url: str, token: str, *, patience: float = PATIENCE) -> None:
+        super().__init__(url, {"Authorization": f"Bearer {token}"}, patience)
 
     async def get(self, path: str, **query: object) -> Any:  # noqa: ANN401  (JSON)
         return (await self._send("GET", f"/api/v1{path}", params=query)).json()
@@ -88,6 +94,12 @@ class Office(_Caller):
         conflict = (httpx2.codes.CONFLICT,)
         return (await self._send("POST", f"/api/v1{path}", json=body, headers=_once(), accept=conflict)).is_success
 
+    async def ask(self, method: str, path: str, body: object = None, *, revision: int | None = None) -> httpx2.Response:
+        """Whatever it is answered, a conflict or a stale revision included."""
+        headers = {**(_once() if method == "POST" else {}), **({"If-Match": f'"{revision}"'} if revision else {})}
+        accept = (httpx2.codes.CONFLICT, httpx2.codes.PRECONDITION_FAILED)
+        return await self._send(method, f"/api/v1{path}", json=body, headers=headers, accept=accept)
+
     async def put(self, path: str, body: object) -> Any:  # noqa: ANN401  (JSON)
         return (await self._send("PUT", f"/api/v1{path}", json=body)).json()
 
@@ -109,8 +121,8 @@ class Office(_Caller):
 class Outside(_Caller):
     """Who has no API key: systems that post webhooks, servers that bring mail, people with a link."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url, {})
+    def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
+        super().__init__(url, {}, patience)
 
     async def webhook(self, path: str, secret: str, message: str, body: object) -> int:
         """Posts a signed webhook; the status it was answered with."""
@@ -153,6 +165,11 @@ def forged(secret: str) -> str:
     """A secret of the right form that is not the source's."""
     wrong = bytes(byte ^ 1 for byte in b64decode(secret.removeprefix("whsec_")))
     return f"whsec_{b64encode(wrong).decode()}"
+
+
+def _under_way(answer: httpx2.Response) -> bool:
+    """The same request, sent before, is still at it: its answer is to be asked for again."""
+    return answer.status_code == httpx2.codes.CONFLICT and "IDEMPOTENCY_KEY_IN_USE" in answer.text
 
 
 def _once() -> dict[str, str]:
