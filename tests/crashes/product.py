@@ -15,6 +15,8 @@ from typing import Any
 
 import asyncpg
 
+from chaos.told import Told
+from cli.demo.campaign import Settled
 from cli.demo.mail_server import Received, mail_of
 from cli.demo.office import Office, Outside
 from runtime.children import port_is_free
@@ -68,14 +70,14 @@ class Ground:
 
 @dataclass
 class Product:
-    """One database and its processes; `settled` holds the messages that a person said had not left."""
+    """One database and its processes; `told` is what its people did and were told."""
 
     ground: Ground
     name: str
     token: str
     fault: Fault | None = None
     url: str = field(init=False)
-    settled: list[str] = field(default_factory=list)
+    told: Told = field(default_factory=Told)
     struck: bool = False
     """Whether the fault was reached."""
     records: dict[str, list[Path]] = field(default_factory=lambda: {service: [] for service in SERVICES})
@@ -204,10 +206,10 @@ class Product:
 
     async def _settle(self) -> None:
         """A person looks into the mail server's log, and says of each uncertain message whether it has left."""
-        for row in await self.rows("SELECT id, message_id FROM intents WHERE status = 'uncertain'"):
+        for row in await self.rows("SELECT id, message_id, step FROM intents WHERE status = 'uncertain'"):
             sent = any(mail.message_id == row["message_id"] for mail in self.received())
-            if await self.office.attempt(f"/messages/{row['id']}/settle", {"sent": sent}) and not sent:
-                self.settled.append(str(row["id"]))
+            taken = await self.office.attempt(f"/messages/{row['id']}/settle", {"sent": sent})
+            self.told.desk.settled.append(Settled(str(row["id"]), row["message_id"], row["step"], "", sent, taken))
 
     async def to_the_next(self) -> bool:
         """Moves the clock to what is due next, and whatever else within the hour, and pokes it; False if nothing is."""

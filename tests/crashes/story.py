@@ -1,12 +1,14 @@
 """The story: one pass through every boundary, told one event at a time so that each run comes past the same points."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from cli.demo import answers
 from cli.demo.campaign import active
 from cli.demo.mail_server import Received
 from cli.demo.office import Office
+from cli.demo.town import Answered, Does
 from tests.crashes.product import Product
 
 Json = dict[str, Any]
@@ -49,6 +51,10 @@ SEQUENCE = {
 
 def _rules(sequence: str) -> dict[str, Json]:
     return {
+        "Welcome": {
+            "trigger": {"on": "contact.created"},
+            "steps": [_act("welcome", "create_task", title="Say hello")],
+        },
         "Proposal": {
             "trigger": {"on": "deal.stage_changed", "to": ["proposal"]},
             "steps": [
@@ -116,11 +122,9 @@ async def tell(product: Product, made: Made) -> None:
     # Di is kept still; Bo answers, Cy wants no more.
     await office.post(f"/enrollments/{enrolled[people['di']]}/pause")
     await quiet()
-    asked = _mail(product, "bo", "A question").parsed()
-    raw = answers.reply(asked, "Thank you, but we have decided already.", "references")
-    await outside.letter(*made.letters, raw, "sal@example.com")
+    await _reply(product, made, _mail(product, "bo", "A question"))
     await quiet()
-    await outside.one_click(str(_mail(product, "cy", "A question").parsed()["List-Unsubscribe"]).strip("<>"))
+    await _unsubscribe(product, _mail(product, "cy", "A question"))
     await quiet()
     # The reminder fires and the run goes on; a day later the manager is told; then Ann is nudged.
     for _ in range(3):
@@ -132,6 +136,28 @@ async def tell(product: Product, made: Made) -> None:
     await quiet()
     while await product.to_the_next():
         pass
+
+
+async def _reply(product: Product, made: Made, mail: Received) -> None:
+    raw, begun = (
+        answers.reply(mail.parsed(), "Thank you, but we have decided already.", "references"),
+        datetime.now(UTC),
+    )
+    letter = await product.outside.letter(*made.letters, raw, "sal@example.com")
+    _told(product, mail, Does.REPLY, begun, raw, letter)
+
+
+async def _unsubscribe(product: Product, mail: Received) -> None:
+    begun = datetime.now(UTC)
+    await product.outside.one_click(str(mail.parsed()["List-Unsubscribe"]).strip("<>"))
+    _told(product, mail, Does.ONE_CLICK, begun)
+
+
+def _told(
+    product: Product, mail: Received, does: Does, begun: datetime, raw: bytes = b"", letter: str | None = None
+) -> None:
+    (email,) = mail.recipients
+    product.told.answered.append(Answered(email, does, mail.message_id, raw, begun, datetime.now(UTC), letter))
 
 
 def _mail(product: Product, name: str, subject: str) -> Received:

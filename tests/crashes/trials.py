@@ -151,7 +151,7 @@ async def _prepared(ground: Ground) -> Made:
 
 
 def _offending(verdicts: Sequence[Verdict]) -> list[str]:
-    return [f"{verdict.name}: {row}" for verdict in verdicts for row in verdict.offending]
+    return [f"{verdict.name}: {row}" for verdict in verdicts for row in verdict.offending[:3]]
 
 
 def table(reference: Reference, outcomes: Sequence[Outcome]) -> str:

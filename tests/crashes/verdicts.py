@@ -1,55 +1,26 @@
 """What must be true after a crash: nothing is lost, doubled or done after a stop.
 
-The general invariants are the demo's judges'. The picture is every row that people would see, without ids and
+The general invariants are the judge's of every story. The picture is every row that people would see, without ids and
 instants, and every mail of the mail server's log: a story that was crashed into ends with the same as one that was not.
 """
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from cli.demo import judge, mail_judge
+from chaos.judge import INVARIANTS
+from chaos.mail import _MAILS, ANSWERED, given, in_the_log
 from cli.demo.judge import Tables, Verdict
-from cli.demo.mail_judge import Logged, in_the_log
+from cli.demo.judge import judge as ask
+from cli.demo.mail_judge import Logged
 from tests.crashes.product import Product
 
 Picture = Mapping[str, Sequence[str]]
 
-_OF_ROWS = (
-    "no step was taken twice, and none is missing in between",
-    "every run and enrollment came to an end, and nothing is stuck",
-    "every reminder fired exactly once",
-    "numbers of every subject run 1..n without a gap",
-    "no event waits or was set aside",
-    "no wake waits or was set aside",
-    "no record points at another organization's",
-)
-_OF_MAIL = (
-    "every mail came to an end",
-    "no mail was claimed after the commit of what ended its enrollment",
-    "no mail was claimed after the commit of its address's suppression",
-    "nobody was in a sequence twice at once",
-    "no mail was claimed before its planned instant",
-    "a mail was claimed once unless the claim before it was refused for certain, or a person said so",
-    "every letter was read, or settled by a person",
-    "no letter holds anything any more",
-    "messages, addresses and enrollments count their own events",
-    "a letter ended nothing but what a reply may end",
-)
-_OWN = {
-    "nothing was early": """
-        SELECT execution_id FROM effects WHERE outcome = 'waited' AND at < (saw ->> 'at')::timestamptz
-    """,
-    "nothing had to be found by the sweep": """
-        SELECT id, sweeps FROM executions WHERE sweeps > 0 UNION ALL SELECT id, sweeps FROM reminders WHERE sweeps > 0
-        UNION ALL SELECT id, sweeps FROM destinations WHERE sweeps > 0
-    """,
-}
-INVARIANTS = {
-    **{name: judge.INVARIANTS[name] for name in _OF_ROWS},
-    **{name: mail_judge.INVARIANTS[name] for name in _OF_MAIL},
-    **_OWN,
-}
-
+_UNSWEPT = """
+  SELECT id, sweeps FROM executions WHERE sweeps > 0 UNION ALL SELECT id, sweeps FROM reminders WHERE sweeps > 0
+  UNION ALL SELECT id, sweeps FROM destinations WHERE sweeps > 0
+"""
 _WHO = "coalesce(c.email, d.title, '')"
 _ABOUT = "LEFT JOIN contacts c ON c.id = {0}.contact_id LEFT JOIN deals d ON d.id = {0}.deal_id"
 _SIGHT = {
@@ -90,15 +61,28 @@ def _told(row: Mapping[str, object], product: Product) -> str:
     return ", ".join(f"{name} {value}" for name, value in row.items()).replace(product.domain, "example.net")
 
 
+class _Here(Tables):
+    """The tables by the one connection a product has for them: a new one each time costs more than the queries."""
+
+    def __init__(self, product: Product) -> None:
+        super().__init__("")
+        self._product = product
+
+    async def fetch(self, query: str, *values: object) -> list[Mapping[str, Any]]:
+        return await self._product.rows(query, *values)
+
+
 async def judged(product: Product, reference: Picture | None) -> list[Verdict]:
     """Every invariant, and the picture against the reference's if there is one yet."""
-    tables = Tables(product.ground.urls(product.name)[0])
-    verdicts = await judge.judge(tables, INVARIANTS, sent_again=product.settled)
+    tables, told = _Here(product), given(product.told)
     log = [Logged(mail.message_id, mail.at) for mail in product.received()]
-    verdicts += in_the_log(await tables.fetch(mail_judge._MAILS), log)
-    if reference is not None:
-        verdicts += _compared(await picture(product), reference)
-    return verdicts
+    verdicts = [
+        *await ask(tables, INVARIANTS),
+        *await ask(tables, ANSWERED, **told),
+        *await ask(tables, {"nothing had to be found by the sweep": _UNSWEPT}),
+        *in_the_log(await tables.fetch(_MAILS), log, told["again"]),
+    ]
+    return verdicts if reference is None else [*verdicts, *_compared(await picture(product), reference)]
 
 
 def _compared(found: Picture, reference: Picture) -> list[Verdict]:
