@@ -1,6 +1,6 @@
 # `make help` lists the targets. Options for the command behind one: make demo ARGS="--keep"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up lint check bench lock
+.PHONY: help setup demo test crashes up lint check bench lock
 ARGS ?=
 PYTHON ?=
 python := .venv/bin/python
@@ -16,6 +16,9 @@ demo: setup ## Run the whole system on a real job in time-lapse, with crashes, a
 
 test: setup ## Run the tests
 	@$(python) -m pytest --numprocesses 2 --dist worksteal $(ARGS)
+
+crashes: setup ## Kill a process at every crash point, each time it comes there (the tests do each point's first)
+	@$(python) -m tests.crashes $(ARGS)
 
 up: setup ## Serve API, relay and workers until Ctrl-C; data are kept in .drumbeat
 	@./drumbeat up $(ARGS)

@@ -5,7 +5,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from google.protobuf.duration_pb2 import Duration
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.errordetails.v1 import NamespaceNotFoundFailure
 from temporalio.api.workflowservice.v1 import RegisterNamespaceRequest, SignalWorkflowExecutionRequest
-from temporalio.client import Client
+from temporalio.client import Client, Interceptor
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 
@@ -219,18 +219,20 @@ class TemporalServer:
         raise TemporalError(message)
 
 
-async def connect(*, lazy: bool = False, patience: float = 0) -> Client:
+async def connect(*, lazy: bool = False, patience: float = 0, interceptors: Sequence[Interceptor] = ()) -> Client:
     """Connect to the server the environment names, with models as payloads.
 
     `lazy` connects at the first call instead. Otherwise a server that does not answer is tried again
-    for `patience` seconds; then TemporalError is raised. A process that has called this leaves through
-    `runtime.ending.end`.
+    for `patience` seconds; then TemporalError is raised. `interceptors` see the client's calls, and what a
+    worker made with it runs. A process that has called this leaves through `runtime.ending.end`.
     """
     connection = temporal_connection()
     deadline = time.monotonic() + patience
     while True:
         try:
-            return await Client.connect(**connection, lazy=lazy, data_converter=pydantic_data_converter)
+            return await Client.connect(
+                **connection, lazy=lazy, data_converter=pydantic_data_converter, interceptors=interceptors
+            )
         except RuntimeError as error:
             if time.monotonic() >= deadline:
                 message = f"Temporal does not answer at {connection.get('target_host')}: {error}"

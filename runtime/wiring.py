@@ -3,11 +3,12 @@
 import asyncio
 import base64
 import signal
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
 import uvicorn
-from temporalio.client import Client
+from temporalio.client import Client, Interceptor
 from temporalio.worker import Worker
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
@@ -68,12 +69,12 @@ async def serve_api(settings: Settings) -> None:
     await app.close()
 
 
-async def serve_relay(settings: Settings) -> None:
+async def serve_relay(settings: Settings, interceptors: Sequence[Interceptor] = ()) -> None:
     """Matches, pokes, sweeps and lets go, until told to end. Temporal may be away all the while."""
     url = settings.secret("relay_database_url")
     crossing, app = database(settings, url), database(settings, settings.secret("database_url"))
     relay = Relay(crossing, app, first_attempt=settings.first_attempt)
-    dispatch = Dispatch(crossing, app, _Patient().client, settings.task_queue)
+    dispatch = Dispatch(crossing, app, _Patient(interceptors).client, settings.task_queue)
     sweep, retention, letters = Sweep(crossing, app), Retention(crossing, app), Letters(crossing, app)
     stopping = until_told()
     facts, wakes, mail = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -91,11 +92,11 @@ async def serve_relay(settings: Settings) -> None:
     await app.close()
 
 
-async def serve_worker(settings: Settings) -> None:
+async def serve_worker(settings: Settings, interceptors: Sequence[Interceptor] = ()) -> None:
     """Runs workflows and their activity functions until told to end; waits for Temporal to come."""
     stopping = until_told()
     app = database(settings, settings.secret("database_url"))
-    client = await _first_client(stopping)
+    client = await _first_client(stopping, interceptors)
     send = Send(app, master_key(settings), Links(settings.links_to, settings.inbound_domain))
     if client is not None:
         async with worker(client, app, settings), sender(client, send, settings):
@@ -165,23 +166,24 @@ def until_told() -> asyncio.Event:
 class _Patient:
     """One Temporal client for the process, made when Temporal first answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
+        self._interceptors = interceptors
         self._client: Client | None = None
 
     async def client(self) -> Client:
         if self._client is None:
             try:
-                self._client = await temporal.connect()
+                self._client = await temporal.connect(interceptors=self._interceptors)
             except temporal.TemporalError as error:
                 raise TemporalAway(str(error)) from None
         return self._client
 
 
-async def _first_client(stopping: asyncio.Event) -> Client | None:
+async def _first_client(stopping: asyncio.Event, interceptors: Sequence[Interceptor]) -> Client | None:
     """The client, however long Temporal takes; None if told to end before."""
     while not stopping.is_set():
         try:
-            return await temporal.connect(patience=2)
+            return await temporal.connect(patience=2, interceptors=interceptors)
         except temporal.TemporalError as error:
             log.warning("temporal_away", detail=str(error))
     return None

@@ -127,7 +127,7 @@ class Database:
         connection, opened = await self._open(org, lock_seconds)
         try:
             yield Transaction(connection, org, opened.now, opened.scale, origin)
-            await connection.commit()
+            await self._commit(connection)
         finally:
             await connection.close()
 
@@ -136,6 +136,10 @@ class Database:
         """Reads what is not of one organization: the listed crossings of the migration. Never writes."""
         async with self._engine.connect() as connection:
             yield connection
+
+    async def _commit(self, connection: AsyncConnection) -> None:
+        """Before it nothing has happened, after it all of it has."""
+        await connection.commit()
 
     async def _open(self, org: UUID, lock_seconds: float) -> tuple[AsyncConnection, Any]:
         values = {"org": str(org), "lock": f"{int(lock_seconds * 1000)}ms"}
