@@ -78,6 +78,12 @@ class TemporalServer:
         return self._child is not None and self._child.running
 
     @property
+    def child(self) -> Child:
+        """The server's process, as it was last started."""
+        assert self._child is not None  # noqa: S101  # `start` makes it
+        return self._child
+
+    @property
     def address(self) -> str:
         """Host and port. They stay as long as this object lives, so that clients find a restarted server."""
         return f"127.0.0.1:{self._port}"
