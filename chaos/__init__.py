@@ -1,1 +1,1 @@
-"""`make chaos`: a seeded storm of faults over the real processes, with traffic meanwhile, judged from outside."""
+"""`make chaos`: an organization at work while everything it runs on fails, by a seed, judged from outside."""

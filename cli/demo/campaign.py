@@ -23,14 +23,14 @@ MAILBOXES = 3
 """Two of the owners have one of their own; the third is for everybody else."""
 
 
-def _email(id_: str, subject: str | None, text: str) -> dict[str, Any]:
+def mail_step(id_: str, subject: str | None, text: str) -> dict[str, Any]:
     """Without a subject it answers the mail before."""
     thread: dict[str, Any] = {"subject": subject} if subject else {"thread": "same"}
     text = f"Hello {{{{ contact.firstName }}}},\n\n{text}\n\n{{{{ sender.name }}}}\n"
     return {"kind": "email", "id": id_, **thread, "text": text}
 
 
-def _wait(id_: str, days: int) -> dict[str, Any]:
+def wait_step(id_: str, days: int) -> dict[str, Any]:
     return {"kind": "wait", "id": id_, "wait": {"for": {"amount": days, "unit": "days"}}}
 
 
@@ -38,21 +38,21 @@ _WON = [{"on": "deal.stage_changed", "to": ["closed_won"]}]
 
 SEQUENCE = {
     "steps": [
-        _email("hello", "A question, {{ contact.firstName }}", "may I ask how you do this today?"),
-        _wait("three-days", 3),
-        _email("nudge", None, "did you find a moment to look at my question?"),
-        _wait("four-days", 4),
+        mail_step("hello", "A question, {{ contact.firstName }}", "may I ask how you do this today?"),
+        wait_step("three-days", 3),
+        mail_step("nudge", None, "did you find a moment to look at my question?"),
+        wait_step("four-days", 4),
         {"kind": "task", "id": "call", "title": "Call them", "dueIn": {"amount": 2, "unit": "business_days"}},
-        _wait("two-days", 2),
+        wait_step("two-days", 2),
         {
             "kind": "branch",
             "id": "known",
             "if": {"field": "contact.leadStatus", "op": "eq", "value": "qualified"},
-            "then": [_email("offer", "An offer for {{ contact.firstName }}", "here is what it would cost.")],
-            "else": [_email("ideas", "Three ideas", "here is what others did in your place.")],
+            "then": [mail_step("offer", "An offer for {{ contact.firstName }}", "here is what it would cost.")],
+            "else": [mail_step("ideas", "Three ideas", "here is what others did in your place.")],
         },
-        _wait("five-days", 5),
-        _email("goodbye", None, "I shall not write again. You know where to find us."),
+        wait_step("five-days", 5),
+        mail_step("goodbye", None, "I shall not write again. You know where to find us."),
     ],
     "exits": _WON,
 }
@@ -66,9 +66,9 @@ DAYS_BEFORE = {"nudge": 3, "offer": 6, "ideas": 6, "goodbye": 5, "questions": 2}
 
 TERMS = {
     "steps": [
-        _email("terms", "Our terms", "here are our terms, to read at your leisure."),
-        _wait("terms-two-days", 2),
-        _email("questions", None, "is anything in them unclear?"),
+        mail_step("terms", "Our terms", "here are our terms, to read at your leisure."),
+        wait_step("terms-two-days", 2),
+        mail_step("questions", None, "is anything in them unclear?"),
     ],
     "exits": _WON,
 }
@@ -140,7 +140,7 @@ class Campaign:
 async def set_up(office: Office, owners: Mapping[str, str], mail_port: int) -> Made:
     """`owners` maps names to ids."""
     await office.put("/sending/postal-address", {"postalAddress": "Northwind Ltd\n1 Harbour Road\nOslo"})
-    mailboxes = await _mailboxes(office, owners, mail_port)
+    mailboxes = await make_mailboxes(office, owners, mail_port)
     sequence = await active(office, "sequence", "Fourteen days", SEQUENCE)
     terms = await active(office, "sequence", "Terms", TERMS)
     made = {name: await active(office, "rule", name, document) for name, document in rules(terms).items()}
@@ -150,7 +150,7 @@ async def set_up(office: Office, owners: Mapping[str, str], mail_port: int) -> M
     )
 
 
-async def _mailboxes(office: Office, owners: Mapping[str, str], port: int) -> list[str]:
+async def make_mailboxes(office: Office, owners: Mapping[str, str], port: int) -> list[str]:
     """One for each of the first owners; the local outbox, which sends for whoever has none, gets a mail server."""
     server = {"transport": "smtp", "host": "127.0.0.1", "port": port, "security": "none", "pace": PACE}
     (shared,) = [box async for box in office.all("mailboxes")]

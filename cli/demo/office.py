@@ -49,9 +49,9 @@ class _Caller:
             except httpx2.TransportError as error:
                 trouble = type(error).__name__
             else:
-                if answer.is_success or answer.status_code in accept:
+                if answer.is_success or (answer.status_code in accept and not _under_way(answer)):
                     return answer
-                if answer.status_code < httpx2.codes.INTERNAL_SERVER_ERROR:
+                if answer.status_code < httpx2.codes.INTERNAL_SERVER_ERROR and not _under_way(answer):
                     raise GaveUp(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
                 trouble = str(answer.status_code)
             if time.monotonic() > deadline:
@@ -87,6 +87,12 @@ class Office(_Caller):
         """As `post`; False where it is in conflict with what has become true meanwhile."""
         conflict = (httpx2.codes.CONFLICT,)
         return (await self._send("POST", f"/api/v1{path}", json=body, headers=_once(), accept=conflict)).is_success
+
+    async def ask(self, method: str, path: str, body: object = None, *, revision: int | None = None) -> httpx2.Response:
+        """Whatever it is answered, a conflict or a stale revision included."""
+        headers = {**(_once() if method == "POST" else {}), **({"If-Match": f'"{revision}"'} if revision else {})}
+        accept = (httpx2.codes.CONFLICT, httpx2.codes.PRECONDITION_FAILED)
+        return await self._send(method, f"/api/v1{path}", json=body, headers=headers, accept=accept)
 
     async def put(self, path: str, body: object) -> Any:  # noqa: ANN401  (JSON)
         return (await self._send("PUT", f"/api/v1{path}", json=body)).json()
@@ -153,6 +159,11 @@ def forged(secret: str) -> str:
     """A secret of the right form that is not the source's."""
     wrong = bytes(byte ^ 1 for byte in b64decode(secret.removeprefix("whsec_")))
     return f"whsec_{b64encode(wrong).decode()}"
+
+
+def _under_way(answer: httpx2.Response) -> bool:
+    """The same request, sent before, is still at it: its answer is to be asked for again."""
+    return answer.status_code == httpx2.codes.CONFLICT and "IDEMPOTENCY_KEY_IN_USE" in answer.text
 
 
 def _once() -> dict[str, str]:

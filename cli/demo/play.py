@@ -15,6 +15,7 @@ from temporalio.client import Client
 
 from cli.demo import campaign, judge, mail_judge, report, sample, story
 from cli.demo.campaign import Campaign, Made
+from cli.demo.general import GENERAL
 from cli.demo.judge import Tables, Verdict
 from cli.demo.mail_host import MailHost
 from cli.demo.office import GaveUp, Office, Outside
@@ -112,6 +113,7 @@ async def _job(
         await life.live(made)
         told, town = life.told, life.town
         verdicts += [await judge.acknowledged(tables, told.moved)]
+        verdicts += await judge.judge(tables, GENERAL)
         verdicts += await judge.judge(tables, judge.INVARIANTS, rule=rule, amount=story.AMOUNT)
         verdicts += await judge.webhooks(tables, told.webhooks, told.forged)
         log = mail_judge.logged(mail.log)

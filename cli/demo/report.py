@@ -9,6 +9,9 @@ from rich.table import Table
 
 from cli.demo.judge import Verdict
 
+_SHOWN = 3
+"""Of what breaks an invariant; a program gets all of it."""
+
 
 def show(console: Console, figures: Mapping[str, object], verdicts: Sequence[Verdict]) -> None:
     """Two tables: figures, then one line an invariant with what breaks it."""
@@ -23,7 +26,7 @@ def show(console: Console, figures: Mapping[str, object], verdicts: Sequence[Ver
     )
     for verdict in verdicts:
         mark = "[green]holds[/]" if verdict.holds else "[red]BROKEN[/]"
-        proven.add_row(mark, escape("\n".join([verdict.name, *verdict.offending])))
+        proven.add_row(mark, escape("\n".join([verdict.name, *map(str, verdict.offending[:_SHOWN])])))
     console.print(proven)
 
 
