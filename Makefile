@@ -1,6 +1,6 @@
 # `make help` lists the targets. Options for the command behind one: make demo ARGS="--keep"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up lint check bench lock
+.PHONY: help setup demo test up lint check bench chaos lock
 ARGS ?=
 PYTHON ?=
 python := .venv/bin/python
@@ -31,6 +31,9 @@ check: lint test ## Everything a change must pass
 
 bench: setup ## Measure, and compare with the recorded figures
 	@$(python) -m bench $(ARGS)
+
+chaos: setup ## Have a storm of faults over the real processes, and judge it (ARGS="--minutes 2 --seed 7")
+	@$(python) -m chaos $(ARGS)
 
 lock: setup ## Work the pinned requirements out anew (ARGS=--upgrade for newer versions)
 	@$(python) tools/lock.py $(ARGS)

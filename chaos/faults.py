@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from signal import SIGCONT, SIGKILL, SIGSTOP
+from typing import Any
 
 from chaos import wrong_clock
 from chaos.routes import Routes
@@ -26,7 +27,7 @@ class Storm:
         self._routes = routes
         self._tell = tell
         self._clocked: list[int] = []
-        self._doing: dict[Kind, Callable[[Fault], Awaitable[None]]] = {
+        self._doing: dict[Kind, Callable[[Fault], Coroutine[Any, Any, None]]] = {
             Kind.KILL: self._kill,
             Kind.OUTAGE: self._outage,
             Kind.FREEZE: self._freeze,
