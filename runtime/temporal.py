@@ -50,6 +50,8 @@ DYNAMIC_CONFIG: Mapping[str, Any] = {
     "matching.numTaskqueueWritePartitions": 1,
     "history.hostLevelCacheMaxSize": 8000,
     "history.eventsHostLevelCacheMaxSizeBytes": 33554432,
+    # A workflow whose task has failed twice on end says so where `doctor` looks; five take half a minute.
+    "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute": 2,
     "history.timerProcessorSchedulerWorkerCount": 64,
     "history.transferProcessorSchedulerWorkerCount": 64,
 }
