@@ -1,18 +1,22 @@
-"""The Walk of a bad deploy: it comes to nothing, whatever history it is given."""
+"""The Walk of a bad deploy: it waits before it looks, where every history so far says that it looks first.
+
+So it fails the tasks of every history it did not begin, and what it begins fails under the good release.
+"""
+
+from datetime import timedelta
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
-    from workflows.contracts import POKE, Waiter
+    from workflows.contracts import Waiter
+    from workflows.walk import Walk
 
 
 @workflow.defn(name="Walk")
-class AlteredWalk:
-    """As `workflows.walk.Walk`, by its name and its signal."""
-
-    @workflow.signal(name=POKE)
-    def poke(self) -> None: ...
+class AlteredWalk(Walk):
+    """As `Walk`, by its name and its signal."""
 
     @workflow.run
-    async def run(self, _waiter: Waiter) -> None:
-        raise RuntimeError("this release is broken")
+    async def run(self, waiter: Waiter) -> None:
+        await workflow.sleep(timedelta(milliseconds=50))
+        await super().run(waiter)

@@ -1,6 +1,8 @@
 """Performs the faults of a schedule on what really runs."""
 
 import asyncio
+import json
+import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from signal import SIGCONT, SIGKILL, SIGSTOP
@@ -12,10 +14,15 @@ from chaos.schedule import WORKERS, Fault, Kind
 from cli.demo.mail_host import MailHost
 from cli.demo.mail_server import Mood
 from runtime.children import Child
+from runtime.folders import CHECKOUT
 from runtime.processes import Stack
 from runtime.progress import Say
 
 _DELAY = 0.5
+_READY_SECONDS = 30.0
+_REPAIR_EVERY = 8.0
+"""Seconds in which what was poked has been seen to fail."""
+_CALM_REPAIRS = 2
 
 
 class Storm:
@@ -106,6 +113,7 @@ class Storm:
         self._routes.clocks[fault.victim] = int(fault.detail)
         await self._again(fault.victim)
         self._clocked.append(self._stack.service(fault.victim).pid)
+        await self._ready(fault.victim)
         await asyncio.sleep(fault.seconds)
         self._clocked.append(self._stack.service(fault.victim).pid)
         del self._routes.clocks[fault.victim]
@@ -114,15 +122,51 @@ class Storm:
     async def _deploy(self, fault: Fault) -> None:
         self._routes.altered = True
         await asyncio.gather(*(self._again(name) for name in WORKERS))
+        await asyncio.gather(*(self._ready(name) for name in WORKERS))
         await asyncio.sleep(fault.seconds)
         self._routes.altered = False
         await asyncio.gather(*(self._again(name) for name in WORKERS))
-        self._tell("the deploy is rolled back")
+        self._tell("the deploy is rolled back; an operator repairs what it began")
+        await self._repair()
+
+    async def _repair(self) -> None:
+        """By the command, until it finds nothing that fails; the first pokes what sleeps, so that the next finds it."""
+        calm = 0
+        while calm < _CALM_REPAIRS:
+            await asyncio.sleep(_REPAIR_EVERY)
+            calm = 0 if await self._failing() else calm + 1
+
+    async def _failing(self) -> int:
+        """How many workflows whose tasks failed a repair has terminated; one that could not be done counts as one."""
+        repair = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "cli", "doctor", "--repair", "--yes"),
+            env=self._stack.environment(),
+            cwd=CHECKOUT,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        output, _ = await repair.communicate()
+        try:
+            workflows = json.loads(output)["repair"]["workflows"]
+        except ValueError:  # the database was away: it ended in words
+            return 1
+        if workflows is None:
+            return 1
+        failing = len(workflows["failing"])
+        self._tell(f"doctor: {failing} workflows whose tasks failed are begun anew")
+        return failing
 
     async def _again(self, name: str) -> None:
         """Ends a service as `kill -9` does and starts it anew, the way it is to run now."""
         async with self._stack.without(name):
             pass
+
+    async def _ready(self, name: str) -> None:
+        """Waits until a service that has just been started says so, for a while: others may keep it from it."""
+        deadline = time.monotonic() + _READY_SECONDS
+        child = self._stack.service(name)
+        while child.running and '"ready"' not in child.output() and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
 
     def _child(self, victim: str) -> Child:
         match victim:

@@ -33,6 +33,8 @@ from runtime.settings import EmbeddedSettings
 
 _SETTLING_SECONDS = 240.0
 """The longest until nothing is left to come: the last sequence's days, and a mailbox's longest pause after trouble."""
+_PATIENCE = 180.0
+"""Real seconds a client goes on trying: longer than all that may keep the API from answering, one after another."""
 _LOOK_EVERY = 0.25
 
 
@@ -148,7 +150,7 @@ class _Run:
     async def _work(self) -> None:
         url = urlsplit(self._stack.api_url)
         api = f"http://127.0.0.1:{self._routes.lead('clients-api', url.port or 0)}"
-        office, outside = Office(api, await self._organization()), Outside(api)
+        office, outside = Office(api, await self._organization(), patience=_PATIENCE), Outside(api, patience=_PATIENCE)
         traffic = Traffic(office, outside, seed=self._outcome.seed, seconds=self._seconds, mail_log=self._mail.log)
         self._outcome.told = traffic.told
         tables = Tables(self._stack.postgres.admin_url(DATABASE))

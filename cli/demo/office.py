@@ -15,6 +15,8 @@ from standardwebhooks import Webhook
 
 _PATIENCE = 60.0
 """Real seconds a client goes on trying; longer than any outage of the demo."""
+_PAUSES = (0.1, 1.0)
+"""Real seconds between two tries, at first and at the most: many at a time must not keep a server from starting."""
 
 
 class GaveUp(Exception):  # noqa: N818  (the demo fails with its words)
@@ -24,7 +26,8 @@ class GaveUp(Exception):  # noqa: N818  (the demo fails with its words)
 class _Caller:
     """A request that met no server, or a 5xx, is repeated as it was; `repeated` counts those."""
 
-    def __init__(self, url: str, headers: dict[str, str]) -> None:
+    def __init__(self, url: str, headers: dict[str, str], patience: float) -> None:
+        self._patience = patience
         self._client = httpx2.AsyncClient(base_url=url, timeout=10, trust_env=False)
         self._headers = headers
         self.repeated = 0
@@ -41,7 +44,8 @@ class _Caller:
         accept: tuple[int, ...] = (),
         **rest: Any,  # noqa: ANN401  (the library's own options)
     ) -> httpx2.Response:
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + self._patience
+        pause, longest = _PAUSES
         while True:
             trouble = ""
             try:
@@ -55,16 +59,17 @@ class _Caller:
                     raise GaveUp(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
                 trouble = str(answer.status_code)
             if time.monotonic() > deadline:
-                raise GaveUp(f"{method} {path}: no answer in {_PATIENCE:.0f} s ({trouble})")
+                raise GaveUp(f"{method} {path}: no answer in {self._patience:.0f} s ({trouble})")
             self.repeated += 1
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
 
 
 class Office(_Caller):
     """One API key's view of Drumbeat. What is repeated has the same Idempotency-Key, as of a careful integration."""
 
-    def __init__(self, url: str, token: str) -> None:
-        super().__init__(url, {"Authorization": f"Bearer {token}"})
+    def __init__(self, url: str, token: str, *, patience: float = _PATIENCE) -> None:
+        super().__init__(url, {"Authorization": f"Bearer {token}"}, patience)
 
     async def get(self, path: str, **query: object) -> Any:  # noqa: ANN401  (JSON)
         return (await self._send("GET", f"/api/v1{path}", params=query)).json()
@@ -115,8 +120,8 @@ class Office(_Caller):
 class Outside(_Caller):
     """Who has no API key: systems that post webhooks, servers that bring mail, people with a link."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(url, {})
+    def __init__(self, url: str, *, patience: float = _PATIENCE) -> None:
+        super().__init__(url, {}, patience)
 
     async def webhook(self, path: str, secret: str, message: str, body: object) -> int:
         """Posts a signed webhook; the status it was answered with."""
