@@ -34,6 +34,8 @@ class Storm:
         self._routes = routes
         self._tell = tell
         self._clocked: list[int] = []
+        # On a slow machine one may not be over when the next one's time comes.
+        self._deploying = asyncio.Lock()
         self._doing: dict[Kind, Callable[[Fault], Coroutine[Any, Any, None]]] = {
             Kind.KILL: self._kill,
             Kind.OUTAGE: self._outage,
@@ -120,12 +122,13 @@ class Storm:
         await self._again(fault.victim)
 
     async def _deploy(self, fault: Fault) -> None:
-        self._routes.altered = True
-        await asyncio.gather(*(self._again(name) for name in WORKERS))
-        await asyncio.gather(*(self._ready(name) for name in WORKERS))
-        await asyncio.sleep(fault.seconds)
-        self._routes.altered = False
-        await asyncio.gather(*(self._again(name) for name in WORKERS))
+        async with self._deploying:
+            self._routes.altered = True
+            await asyncio.gather(*(self._again(name) for name in WORKERS))
+            await asyncio.gather(*(self._ready(name) for name in WORKERS))
+            await asyncio.sleep(fault.seconds)
+            self._routes.altered = False
+            await asyncio.gather(*(self._again(name) for name in WORKERS))
         self._tell("the deploy is rolled back; an operator repairs what it began")
         await self._repair()
 
@@ -165,7 +168,7 @@ class Storm:
         """Waits until a service that has just been started says so, for a while: others may keep it from it."""
         deadline = time.monotonic() + _READY_SECONDS
         child = self._stack.service(name)
-        while child.running and '"ready"' not in child.output() and time.monotonic() < deadline:
+        while child.running and '"ready"' not in child.output() and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
 
     def _child(self, victim: str) -> Child:

@@ -16,7 +16,9 @@ from standardwebhooks import Webhook
 _PATIENCE = 60.0
 """Real seconds a client goes on trying; longer than any outage of the demo."""
 _PAUSES = (0.1, 1.0)
-"""Real seconds between two tries, at first and at the most: many at a time must not keep a server from starting."""
+"""Real seconds between two tries, at first and at the most."""
+_AT_ONCE = 8
+"""Requests of one caller under way: a server that is slow is not buried under what is asked again."""
 
 
 class GaveUp(Exception):  # noqa: N818  (the demo fails with its words)
@@ -28,6 +30,7 @@ class _Caller:
 
     def __init__(self, url: str, headers: dict[str, str], patience: float) -> None:
         self._patience = patience
+        self._gate = asyncio.Semaphore(_AT_ONCE)
         self._client = httpx2.AsyncClient(base_url=url, timeout=10, trust_env=False)
         self._headers = headers
         self.repeated = 0
@@ -49,7 +52,10 @@ class _Caller:
         while True:
             trouble = ""
             try:
-                answer = await self._client.request(method, path, headers={**self._headers, **(headers or {})}, **rest)
+                async with self._gate:
+                    answer = await self._client.request(
+                        method, path, headers={**self._headers, **(headers or {})}, **rest
+                    )
             except httpx2.TransportError as error:
                 trouble = type(error).__name__
             else:
