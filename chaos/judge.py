@@ -67,14 +67,15 @@ async def overdue(tables: Tables) -> int:
     return found
 
 
-async def workflows(tables: Tables, temporal: tuple[str, str]) -> Verdict:
+async def workflows(tables: Tables, temporal: tuple[str, str], *, patience: float = _LIST_LAGS) -> Verdict:
     """Every workflow that runs has a row that something is still to become of.
 
-    A mailbox's lingers for a minute when it is empty. Temporal's list lags behind, so it is asked for a while.
+    A mailbox's lingers for a minute when it is empty. Temporal's list lags behind, so it is asked again for `patience`
+    real seconds.
     """
     address, namespace = temporal
     client = await Client.connect(address, namespace=namespace)
-    deadline = time.monotonic() + _LIST_LAGS
+    deadline = time.monotonic() + patience
     while True:
         rows = await tables.fetch(
             "SELECT kind || '-' || id AS workflow FROM executions WHERE due_at IS NOT NULL"

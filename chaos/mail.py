@@ -35,7 +35,7 @@ _INSIDE = """
       WHERE pg_xact_commit_timestamp(started.xmin) < told.begun
     )
 """
-ANSWERED: Mapping[str, str] = {
+_QUERIES: Mapping[str, str] = {
     "no mail was claimed after a reply or an unsubscription was answered": """
         SELECT inside.email, inside.does, t.intent_id FROM inside
         JOIN intents i ON i.execution_id = inside.enrollment JOIN attempts t ON t.intent_id = i.id
@@ -79,24 +79,29 @@ ANSWERED: Mapping[str, str] = {
     """,
 }
 
+ANSWERED: Mapping[str, str] = {name: _INSIDE + query for name, query in _QUERIES.items()}
+
 
 async def mail(tables: Tables, log: Path, told: Told) -> list[Verdict]:
     """Everything that is promised of mail to those who get it."""
-    again = {one.message for one in told.desk.settled if one.taken and not one.sent}
-    answered = told.answered
+    values = given(told)
     return [
-        *await ask(
-            tables,
-            {name: _INSIDE + query for name, query in ANSWERED.items()},
-            emails=[one.email for one in answered],
-            does=[one.does.value for one in answered],
-            letters=[one.letter for one in answered],
-            begun=[one.begun for one in answered],
-            acknowledged=[one.acknowledged for one in answered],
-            again=list(again),
-        ),
-        *in_the_log(await tables.fetch(_MAILS), logged(log), again),
+        *await ask(tables, ANSWERED, **values),
+        *in_the_log(await tables.fetch(_MAILS), logged(log), values["again"]),
     ]
+
+
+def given(told: Told) -> dict[str, Any]:
+    """The values that the queries of `ANSWERED` name; `again` are messages that a person had sent once more."""
+    answered = told.answered
+    return {
+        "emails": [one.email for one in answered],
+        "does": [one.does.value for one in answered],
+        "letters": [one.letter for one in answered],
+        "begun": [one.begun for one in answered],
+        "acknowledged": [one.acknowledged for one in answered],
+        "again": [one.message for one in told.desk.settled if one.taken and not one.sent],
+    }
 
 
 def in_the_log(mails: Sequence[Mapping[str, Any]], log: Sequence[Logged], again: Collection[str]) -> list[Verdict]:

@@ -11,7 +11,11 @@ from cli.demo.campaign import MAILBOXES
 
 OWNERS = 3
 _STAGES = ("lead", "qualified", "proposal", "negotiation", "closed_won", "closed_lost")
+_CALLED_OFF = 10_000
+"""Reminders from this number on are called off."""
 _FORWARD = {"lead": "qualified", "qualified": "proposal", "proposal": "negotiation"}
+_STOPPED, _PAUSED = _CERTAIN = (0, 1)
+"""The first two people, so that no plan is without a stop and a pause: they are long enough inside."""
 
 
 class Act(StrEnum):
@@ -79,8 +83,8 @@ class _Drawing:
     def __init__(self, seed: int, seconds: float) -> None:
         self._dice = Random(f"traffic {seed}")
         self._seconds = seconds
-        self._people = max(16, round(seconds * 0.9))
-        self._visitors = max(5, round(seconds / 3))
+        self._people = max(30, round(seconds * 0.9))
+        self._visitors = max(6, round(seconds / 3))
 
     def plan(self) -> Plan:
         acts = [
@@ -99,7 +103,7 @@ class _Drawing:
             yield Planned(at, Act.CONTACT, who, {"owner": dice.randrange(OWNERS)})
             if dice.random() < 0.6:
                 yield from self._deal(who, at)
-            if dice.random() < 0.8:
+            if who in _CERTAIN or dice.random() < 0.8:
                 yield from self._enrolled(who, at)
             for number in range(dice.choice((0, 0, 1, 2))):
                 said: dict[str, Any] = {"title": f"Title {number} of {who}"}
@@ -109,18 +113,29 @@ class _Drawing:
 
     def _enrolled(self, who: int, at: float) -> Iterator[Planned]:
         """Alone or with others, who are asked for once more by mistake; some of them are taken out or paused."""
-        dice, sequence = self._dice, self._dice.choices((0, 1), (3, 2))[0]
+        dice = self._dice
+        sequence = 0 if who in _CERTAIN else dice.choices((0, 1), (3, 2))[0]
         begun = at + dice.uniform(0.1, 2)
         others = [dice.randrange(self._people) for _ in range(dice.choice((0, 0, 0, 4)))]
         yield Planned(begun, Act.ENROLL, who, {"sequence": sequence, "others": others})
         if dice.random() < 0.15:
-            yield Planned(begun + dice.uniform(0, 8), Act.ENROLL, who, {"sequence": sequence, "others": []})
-        if dice.random() < 0.10:
-            yield Planned(self._after(begun, 8), Act.STOP, who, {"sequence": sequence})
-        if dice.random() < 0.15:
+            yield Planned(
+                min(begun + dice.uniform(0, 8), self._seconds * 0.8),
+                Act.ENROLL,
+                who,
+                {"sequence": sequence, "others": []},
+            )
+        if who == _STOPPED or dice.random() < 0.10:
+            yield Planned(self._after(begun, 2 if who == _STOPPED else 8), Act.STOP, who, {"sequence": sequence})
+        if who == _PAUSED or dice.random() < 0.15:
             lasts = dice.uniform(0.5, 4)
             said = {"sequence": sequence, "lasts": lasts}
-            yield Planned(min(self._after(begun, 8), self._seconds - lasts), Act.PAUSE_ENROLLMENT, who, said)
+            yield Planned(
+                min(self._after(begun, 2 if who == _PAUSED else 8), self._seconds - lasts),
+                Act.PAUSE_ENROLLMENT,
+                who,
+                said,
+            )
 
     def _deal(self, who: int, at: float) -> Iterator[Planned]:
         """A deal of a person goes its way, now and then back and forth."""
@@ -129,9 +144,10 @@ class _Drawing:
         yield Planned(at, Act.DEAL, who, {"valueCents": dice.randrange(500_000, 5_000_000)})
         stage = "lead"
         for _ in range(dice.randrange(7)):
-            at += dice.uniform(0.2, 4)
-            if at > self._seconds * 0.8:
+            following = at + dice.uniform(0.2, 4)
+            if following > self._seconds * 0.8:
                 break
+            at = following
             if stage == "negotiation":
                 stage = dice.choice(("closed_won", "closed_lost", "proposal"))
             else:
@@ -153,20 +169,26 @@ class _Drawing:
             for number, when in enumerate(times):
                 posts = 2 if dice.random() < 0.5 else 1
                 said = {"number": number, "posts": posts}
-                yield Planned(when, Act.WEBHOOK, who, said)
+                yield Planned(min(when, self._seconds * 0.8), Act.WEBHOOK, who, said)
                 if dice.random() < 0.4:
-                    yield Planned(when + dice.uniform(1, 6), Act.WEBHOOK, who, said)
+                    replayed = min(when + dice.uniform(1, 6), self._seconds * 0.9)
+                    yield Planned(replayed, Act.WEBHOOK, who, said)
             if dice.random() < 0.2:
                 yield Planned(at, Act.FORGE, who)
 
     def _desk(self) -> Iterator[Planned]:
         """Tasks are done, reminders made, put off and called off; `which` draws one of those there are then."""
-        often = {Act.COMPLETE_TASK: 0.5, Act.REMIND: 0.2, Act.SNOOZE: 0.15, Act.CANCEL_REMINDER: 0.08}
+        often = {Act.COMPLETE_TASK: 0.5, Act.REMIND: 0.2, Act.SNOOZE: 0.15}
         for act, a_second in often.items():
             for number in range(max(2, round(self._seconds * a_second))):
                 when = self._dice.uniform(1, self._seconds * 0.9)
                 said = {"which": self._dice.random(), "hours": self._dice.uniform(1, 24), "number": number}
                 yield Planned(when, act, self._dice.randrange(OWNERS), said)
+        for number in range(_CALLED_OFF, _CALLED_OFF + max(2, round(self._seconds * 0.08))):
+            when = self._dice.uniform(0, self._seconds * 0.8)
+            said = {"hours": self._dice.uniform(6, 24), "number": number}
+            yield Planned(when, Act.REMIND, self._dice.randrange(OWNERS), said)
+            yield Planned(self._after(when, 4), Act.CANCEL_REMINDER, said={"number": number})
 
     def _pauses(self) -> Iterator[Planned]:
         of = {

@@ -22,6 +22,15 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A change that was asked for, and the path it was asked at."""
+
+    subject: str
+    path: str
+    said: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Stretch:
     """A time in which a person kept something still: from the answer to the pause to the request to go on.
 
@@ -42,6 +51,10 @@ class Told:
     still: list[Stretch] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     """How often what was refused, by the reason's code, such as `stop ILLEGAL_TRANSITION`."""
+    asked: list[Asked] = field(default_factory=list)
+    """Every change of a record that was asked for, answered or not."""
+    repeats: Counter[str] = field(default_factory=Counter)
+    """How often which path was asked again, since no answer came: what was asked first may still be under way then."""
     gave_up: list[str] = field(default_factory=list)
     """Requests that nobody answered in time, or in a way nobody expected."""
     forged: list[str] = field(default_factory=list)

@@ -13,7 +13,7 @@ import httpx2
 from chaos import documents
 from chaos.documents import RULES, SEQUENCES
 from chaos.plan import OWNERS, Act, Plan, Planned, person, plan, visitor
-from chaos.told import Kept, Stretch, Told
+from chaos.told import Asked, Kept, Stretch, Told
 from cli.demo import campaign
 from cli.demo.office import GaveUp, Office, Outside, forged
 from cli.demo.town import Town, manners
@@ -29,6 +29,7 @@ class Traffic:
 
     def __init__(self, office: Office, outside: Outside, *, seed: int, seconds: float, mail_log: Path) -> None:
         self.told = Told()
+        self.told.repeats = office.repeats
         self._office, self._outside = office, outside
         self._seed, self._mail_log = seed, mail_log
         self._plan: Plan = plan(seed, seconds)
@@ -192,8 +193,9 @@ class Traffic:
         async with self._turns[name]:
             id_ = await self._ids[name]
             if id_ is not None:
-                begun = datetime.now(UTC)
-                if await self._ask(planned.act, method, f"/{noun}s/{id_}{path}", said) is not None:
+                begun, at = datetime.now(UTC), f"/{noun}s/{id_}{path}"
+                self.told.asked.append(Asked(id_, f"/api/v1{at}", said))
+                if await self._ask(planned.act, method, at, said) is not None:
                     self._keep(planned.act, id_, begun, said)
 
     # --- what comes from outside
@@ -340,28 +342,25 @@ class Traffic:
         }
         if planned.said["number"] % 2:
             body["escalateAfter"] = {"amount": 6, "unit": "hours"}
-        await self._create("reminder", body)
+        self._ids[f"reminder {planned.said['number']}"].set_result(await self._create("reminder", body))
 
     async def _snooze(self, planned: Planned) -> None:
-        reminder = await self._a_reminder(planned)
-        if reminder is not None:
+        page = await self._office.get("/reminders", limit=100)
+        drawn = _one_of([one for one in page["reminders"] if one["dueAt"] is not None], planned)
+        if drawn is not None:
+            reminder = str(drawn["id"])
             async with self._turns[reminder]:
                 begun, until = datetime.now(UTC), self._in(planned.said["hours"])
                 if await self._command(planned.act, f"/reminders/{reminder}/snooze", {"until": until}):
                     self._keep("snooze", reminder, begun, {"until": until})
 
     async def _cancel_reminder(self, planned: Planned) -> None:
-        reminder = await self._a_reminder(planned)
+        reminder = await self._ids[f"reminder {planned.said['number']}"]
         if reminder is not None:
             async with self._turns[reminder]:
                 begun = datetime.now(UTC)
                 if await self._command(planned.act, f"/reminders/{reminder}/cancel"):
                     self._keep("cancellation", reminder, begun)
-
-    async def _a_reminder(self, planned: Planned) -> str | None:
-        page = await self._office.get("/reminders", limit=100)
-        found = _one_of([one for one in page["reminders"] if one["dueAt"] is not None], planned)
-        return str(found["id"]) if found else None
 
     def _in(self, hours: float) -> str:
         """That many hours of business time from now."""
@@ -391,6 +390,8 @@ def _makes(planned: Planned) -> list[str]:
     match planned.act:
         case Act.CONTACT | Act.DEAL:
             return [f"{planned.act} {planned.who}"]
+        case Act.REMIND:
+            return [f"reminder {planned.said['number']}"]
         case Act.ENROLL:
             return [f"enrollment {planned.said['sequence']} {planned.who}"]
         case _:

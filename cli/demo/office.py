@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from base64 import b64decode, b64encode
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -13,7 +14,7 @@ from uuid import uuid4
 import httpx2
 from standardwebhooks import Webhook
 
-_PATIENCE = 60.0
+PATIENCE = 60.0
 """Real seconds a client goes on trying; longer than any outage of the demo."""
 _PAUSES = (0.1, 1.0)
 """Real seconds between two tries, at first and at the most."""
@@ -26,14 +27,18 @@ class GaveUp(Exception):  # noqa: N818  (the demo fails with its words)
 
 
 class _Caller:
-    """A request that met no server, or a 5xx, is repeated as it was; `repeated` counts those."""
+    """A request that met no server, or a 5xx, is repeated as it was; `repeats` counts those, by path."""
 
     def __init__(self, url: str, headers: dict[str, str], patience: float) -> None:
-        self._patience = patience
         self._gate = asyncio.Semaphore(_AT_ONCE)
         self._client = httpx2.AsyncClient(base_url=url, timeout=10, trust_env=False)
         self._headers = headers
-        self.repeated = 0
+        self._patience = patience
+        self.repeats = Counter[str]()
+
+    @property
+    def repeated(self) -> int:
+        return self.repeats.total()
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -66,7 +71,7 @@ class _Caller:
                 trouble = str(answer.status_code)
             if time.monotonic() > deadline:
                 raise GaveUp(f"{method} {path}: no answer in {self._patience:.0f} s ({trouble})")
-            self.repeated += 1
+            self.repeats[path] += 1
             await asyncio.sleep(pause)
             pause = min(pause * 2, longest)
 
@@ -74,7 +79,7 @@ class _Caller:
 class Office(_Caller):
     """One API key's view of Drumbeat. What is repeated has the same Idempotency-Key, as of a careful integration."""
 
-    def __init__(self, url: str, token: str, *, patience: float = _PATIENCE) -> None:
+    def __init__(self, url: str, token: str, *, patience: float = PATIENCE) -> None:
         super().__init__(url, {"Authorization": f"Bearer {token}"}, patience)
 
     async def get(self, path: str, **query: object) -> Any:  # noqa: ANN401  (JSON)
@@ -126,7 +131,7 @@ class Office(_Caller):
 class Outside(_Caller):
     """Who has no API key: systems that post webhooks, servers that bring mail, people with a link."""
 
-    def __init__(self, url: str, *, patience: float = _PATIENCE) -> None:
+    def __init__(self, url: str, *, patience: float = PATIENCE) -> None:
         super().__init__(url, {}, patience)
 
     async def webhook(self, path: str, secret: str, message: str, body: object) -> int:

@@ -4,43 +4,38 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest_asyncio
 
-from chaos.judge import left_to_come
+from chaos.judge import judge, left_to_come
 from chaos.told import Told
 from chaos.traffic import SCALE, Traffic
 from cli.demo import campaign, mail_judge, play
-from cli.demo.judge import Tables
+from cli.demo.judge import Tables, Verdict
 from cli.demo.office import Office, Outside
 from runtime.attaching import temporal_server
 from runtime.folders import CHECKOUT
 from runtime.processes import DATABASE, Stack
 from tests.driving import until
 
+SEED = 7
 SECONDS = 12.0
-SETTLES = 60.0
+SETTLES = 120.0
 
 
 @dataclass(frozen=True)
 class Story:
-    """What is left of a story: its stack, which still runs, the mail server's log, and what people were told."""
+    """What is left of a story: its tables, the mail server's log, what people were told, and how it was judged."""
 
-    stack: Stack
+    url: str
     log: Path
     told: Told
-
-    @property
-    def temporal(self) -> tuple[str, str]:
-        environment = self.stack.environment()
-        return environment["TEMPORAL_ADDRESS"], environment["TEMPORAL_NAMESPACE"]
-
-    def url(self, database: str = DATABASE) -> str:
-        return self.stack.postgres.admin_url(database)
+    temporal: tuple[str, str]
+    verdicts: Sequence[Verdict]
 
 
 @pytest_asyncio.fixture(scope="session")
@@ -57,17 +52,22 @@ async def story(tmp_path_factory) -> AsyncIterator[Story]:
     log = folder / "mail.jsonl"
     with mail_server(log) as port:
         async with stack:
-            yield await lived(stack, log, port)
+            lived_through = await lived(stack, log, port)
+            # Nobody else is at the tables while they are tampered with.
+            for name in stack.names:
+                await stack.kill_service(name)
+            yield lived_through
 
 
 async def lived(stack: Stack, log: Path, mail_port: int) -> Story:
     office = Office(stack.api_url, await play._organization(stack))
     outside = Outside(stack.api_url)
-    traffic = Traffic(office, outside, seed=7, seconds=SECONDS, mail_log=log)
+    traffic = Traffic(office, outside, seed=SEED, seconds=SECONDS, mail_log=log)
     await traffic.set_up(mail_port)
     over = asyncio.Event()
     await traffic.live(over)
-    tables = Tables(stack.postgres.admin_url(DATABASE))
+    url = stack.postgres.admin_url(DATABASE)
+    tables = Tables(url)
 
     async def settled():
         return traffic.at_rest and await left_to_come(tables) == 0
@@ -77,7 +77,9 @@ async def lived(stack: Stack, log: Path, mail_port: int) -> Story:
     await traffic.gone()
     await office.close()
     await outside.close()
-    return Story(stack, log, traffic.told)
+    environment = stack.environment()
+    temporal = environment["TEMPORAL_ADDRESS"], environment["TEMPORAL_NAMESPACE"]
+    return Story(url, log, traffic.told, temporal, await judge(tables, log, traffic.told, temporal))
 
 
 @contextmanager
