@@ -1,6 +1,6 @@
 # `make help` lists the targets. Options for the command behind one: make demo ARGS="--keep"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test crashes up lint check bench lock
+.PHONY: help setup demo test crashes chaos up lint check bench lock
 ARGS ?=
 PYTHON ?=
 python := .venv/bin/python
@@ -34,6 +34,9 @@ check: lint test ## Everything a change must pass
 
 bench: setup ## Measure, and compare with the recorded figures
 	@$(python) -m bench $(ARGS)
+
+chaos: setup ## Have a storm of faults over the real processes, and judge it (ARGS="--minutes 2 --seed 7")
+	@$(python) -m chaos $(ARGS)
 
 lock: setup ## Work the pinned requirements out anew (ARGS=--upgrade for newer versions)
 	@$(python) tools/lock.py $(ARGS)

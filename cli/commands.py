@@ -103,7 +103,7 @@ def namespace() -> None:
 
 @app.command()
 def doctor(
-    repair: Annotated[bool, typer.Option("--repair", help="Show what a repair would poke.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Show what a repair would poke and terminate.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --repair: do it.")] = False,
 ) -> None:
     """Say what is wrong with each component, and what to do."""

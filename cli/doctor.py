@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from runtime import doctor, settings
 from runtime.attaching import attach
+from runtime.comparison import Compared
 
 
 async def examine(*, repair: bool, yes: bool) -> bool:
@@ -27,8 +28,18 @@ async def examine(*, repair: bool, yes: bool) -> bool:
         words = (
             f"{mended.runs} runs, {mended.enrollments} enrollments, {mended.reminders} reminders and"
             f" {mended.mailboxes} mailboxes poked, {mended.set_aside} set-aside rows tried again."
+            f" {_of(mended.workflows)}"
         )
         console.print(words if yes else f"Would be: {words} Nothing was done; add --yes to do it.")
         answer["repair"] = asdict(mended)
     sys.stdout.write(json.dumps(answer, indent=2) + "\n")
     return all(finding.well for finding in findings)
+
+
+def _of(workflows: Compared | None) -> str:
+    if workflows is None:
+        return "Temporal does not answer: its workflows were not looked at; repair again when it is back."
+    return (
+        f"Of {workflows.running} workflows {len(workflows.gone)} without a row, {len(workflows.ended)} of ended rows"
+        f" and {len(workflows.failing)} whose tasks fail terminated."
+    )

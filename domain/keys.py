@@ -3,6 +3,8 @@
 from typing import NamedTuple
 from uuid import UUID, uuid5
 
+from domain.words import Target
+
 _NAMESPACE = UUID("6f9e0c1e-6d0b-4b1e-9a6b-5d2f4a7c1e90")
 
 
@@ -21,6 +23,15 @@ class EffectKey(NamedTuple):
 def workflow_id(target: str, row: UUID) -> str:
     """The Temporal workflow that waits for a row; never personal data."""
     return f"{target}-{row}"
+
+
+def row_of(workflow: str) -> UUID | None:
+    """The row that a workflow of such an id waits for; None where it is another's id."""
+    target, _, row = workflow.partition("-")
+    try:
+        return UUID(row) if Target(target) else None
+    except ValueError:
+        return None
 
 
 def mail_queue(task_queue: str) -> str:

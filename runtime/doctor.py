@@ -1,7 +1,8 @@
 """What is wrong with each component, in words a stranger can act on; and the repair of what is open."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
+from uuid import UUID
 
 import httpx2
 from sqlalchemy.exc import SQLAlchemyError
@@ -13,7 +14,8 @@ from temporalio.service import RPCError
 
 from domain.keys import mail_queue
 from domain.words import Target
-from runtime import migrating, temporal, wiring
+from runtime import comparison, migrating, temporal, wiring
+from runtime.comparison import Compared
 from runtime.settings import Settings
 from store import executions, health, queues
 from store.health import Standing
@@ -21,6 +23,8 @@ from store.transaction import Database
 
 _LATE = 30.0
 """Real seconds a queue's oldest row may wait before it is a finding."""
+_AT_ONCE = 1000
+"""Rows woken in one transaction."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Repair:
-    """Open rows that would be, or were, poked; and rows set aside that are tried again."""
+    """Open rows that would be, or were, poked; rows set aside that are tried again; workflows that are terminated."""
 
     runs: int
     enrollments: int
     reminders: int
     mailboxes: int
     set_aside: int
+    workflows: Compared | None
+    """None where Temporal did not answer."""
     done: bool
 
 
@@ -52,27 +58,31 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
             yield finding
     finally:
         await crossing.close()
-    yield await _of_temporal(settings)
+    async for finding in _of_temporal(settings):
+        yield finding
     yield await _of_api(settings)
 
 
 async def repair(settings: Settings, *, dry: bool) -> Repair:
-    """Wakes every open row, and lets what was set aside be tried again; safe at any time, any number of times."""
+    """Terminates workflows that wait for nothing or cannot go on, then wakes every open row.
+
+    What was set aside is tried again. Safe at any time, any number of times.
+    """
     crossing = wiring.database(settings, settings.secret("relay_database_url"))
     app = wiring.database(settings, settings.secret("database_url"))
     try:
+        workflows = await _workflows(settings, crossing, dry=dry)
+        # Read after that: whatever was poked while its workflow was being terminated is open and woken now.
         async with crossing.crossing() as connection:
             found = await health.open_rows(connection)
             failed = await health.failed_rows(connection)
         if not dry:
-            for org in found.keys() | failed.keys():
+            for org in failed:
                 async with app.transaction(org) as tx:
                     await queues.retry_failed(tx)
-                    for kind, ids in found.get(org, {}).items():
-                        if kind in (Target.RUN, Target.ENROLLMENT):
-                            await executions.wake(tx, ids)  # what awaits a fact, too: whoever wrote it may have failed
-                        else:
-                            await queues.wake(tx, kind, ids)
+            for org, kinds in found.items():
+                for kind, ids in kinds.items():
+                    await _wake(app, org, kind, ids)
     finally:
         await app.close()
         await crossing.close()
@@ -83,8 +93,33 @@ async def repair(settings: Settings, *, dry: bool) -> Repair:
         mailboxes=counts[Target.MAILBOX],
         reminders=counts[Target.REMINDER],
         set_aside=sum(failed.values()),
+        workflows=workflows,
         done=not dry,
     )
+
+
+async def _workflows(settings: Settings, crossing: Database, *, dry: bool) -> Compared | None:
+    try:
+        client = await temporal.connect()
+        compared = await comparison.compare(client, settings.task_queue, crossing)
+        if not dry:
+            await comparison.terminate(client, compared)
+    except (temporal.TemporalError, RPCError):
+        return None  # said in the findings and in the answer; the rows do not need it
+    return compared
+
+
+async def _wake(app: Database, org: UUID, kind: Target, ids: Sequence[UUID]) -> None:
+    for some in _parts(ids):
+        async with app.transaction(org) as tx:
+            if kind in (Target.RUN, Target.ENROLLMENT):
+                await executions.wake(tx, some)  # what awaits a fact, too: whoever wrote it may have failed
+            else:
+                await queues.wake(tx, kind, some)
+
+
+def _parts(ids: Sequence[UUID]) -> Iterator[Sequence[UUID]]:
+    return (ids[start : start + _AT_ONCE] for start in range(0, len(ids), _AT_ONCE))
 
 
 async def _of_database(crossing: Database) -> AsyncIterator[Finding]:
@@ -151,23 +186,32 @@ def _of_queue(component: str, noun: str, waiting: int, age: float, failed: int) 
     return Finding(component, age <= _LATE and not failed, words)
 
 
-async def _of_temporal(settings: Settings) -> Finding:
+async def _of_temporal(settings: Settings) -> AsyncIterator[Finding]:
     try:
         client = await temporal.connect()
         waiting = await _pollers(client, settings.task_queue, TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW)
         mailing = await _pollers(client, mail_queue(settings.task_queue), TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY)
+        running, failing = await comparison.counted(client, settings.task_queue)
     except temporal.TemporalError as error:
-        return Finding("temporal", well=False, words=f"{error}. Facts are kept meanwhile; what is due waits.")
+        yield Finding("temporal", well=False, words=f"{error}. Facts are kept meanwhile; what is due waits.")
+        return
     except RPCError as error:
         words = f"Answers with {error.status.name}. Is the namespace there? `./drumbeat namespace` makes it."
-        return Finding("temporal", well=False, words=words)
+        yield Finding("temporal", well=False, words=words)
+        return
     if not waiting or not mailing:
         nothing = "nothing that is due runs before" if not waiting else "no mail leaves before"
         words = f"Answers, but no worker is polling. Start `drumbeat worker`; {nothing}."
-        return Finding("temporal", well=False, words=words)
-    return Finding(
-        "temporal", well=True, words=f"Answers; {waiting} {'worker polls' if waiting == 1 else 'workers poll'}."
-    )
+    else:
+        words = f"Answers; {waiting} {'worker polls' if waiting == 1 else 'workers poll'}."
+    yield Finding("temporal", well=bool(waiting and mailing), words=words)
+    words = f"{running} workflows wait; the tasks of {failing} keep failing."
+    if failing:
+        words += (
+            " Do all workers run the same release? Once they do, `./drumbeat doctor --repair --yes`"
+            " begins those workflows anew; their rows know where they are."
+        )
+    yield Finding("workflows", well=not failing, words=words)
 
 
 async def _pollers(client: Client, queue: str, kind: TaskQueueType.ValueType) -> int:

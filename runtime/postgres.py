@@ -54,6 +54,12 @@ class Postgres:
         """Whether the server process lives."""
         return self._child is not None and self._child.running
 
+    @property
+    def child(self) -> Child:
+        """The server's process, as it was last started."""
+        assert self._child is not None  # noqa: S101  # `start` makes it
+        return self._child
+
     def admin_url(self, database: str = "postgres") -> str:
         """Return the superuser's way into a database."""
         return self.url("postgres", self._password(), database)

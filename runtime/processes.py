@@ -9,8 +9,9 @@ import http.client
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM, Signals
 from typing import Self
@@ -45,6 +46,14 @@ class StackError(TroubleError):
     """The stack, or one process of it, does not start; the text ends with what the process said last."""
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How a process is started."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+
+
 class Stack:
     """One embedded stack on one home folder; an async context manager that starts and stops it.
 
@@ -58,19 +67,26 @@ class Stack:
         found: Found,
         *,
         workers: int = 1,
+        relays: int = 1,
         api_port: int = 0,
         scale: int = 1,
         test: bool = False,
         postgres_options: Mapping[str, str] | None = None,
         command: Sequence[str] = (sys.executable, "-m", "cli"),
+        route: Callable[[str, Launch], Launch] = lambda _, launch: launch,
         tell: Say = say,
     ) -> None:
-        """`api_port` 0 takes a free one; `scale` (time-lapse) and `test` count only when the data are made."""
+        """`api_port` 0 takes a free one; `scale` (time-lapse) and `test` count only when the data are made.
+
+        `route` is asked at each start of a service, by its name, and may send it another way.
+        """
         self._home = home
         self._workers = workers
+        self._relays = relays
         self._api_port = api_port or free_ports(1)[0]
         self._migrate_options = ["--scale", str(scale), *(["--test"] if test else [])]
         self._command = list(command)
+        self._route = route
         self._tell = tell
         self._lock = Lock(home / "lock")
         self._environment_file = home / _ENVIRONMENT_FILE
@@ -84,7 +100,8 @@ class Stack:
     @property
     def names(self) -> list[str]:
         """The services, in the order they start."""
-        return ["api", "relay", *(f"worker-{number}" for number in range(1, self._workers + 1))]
+        relays = ["relay"] if self._relays == 1 else [f"relay-{number}" for number in range(1, self._relays + 1)]
+        return ["api", *relays, *(f"worker-{number}" for number in range(1, self._workers + 1))]
 
     @property
     def api_url(self) -> str:
@@ -170,16 +187,27 @@ class Stack:
         return await self.service(name).end(signal, _STOP_SECONDS)
 
     @asynccontextmanager
-    async def without_temporal(self) -> AsyncIterator[None]:
-        """Keep Temporal stopped for the time of the block; it comes back at the same address."""
-        assert self.temporal is not None  # noqa: S101  # only a server of our own can be stopped
-        self._held.add("temporal")
-        await self.temporal.stop()
+    async def without(self, name: str) -> AsyncIterator[None]:
+        """Keep `postgres`, `temporal` or a service dead, as by `kill -9`, for the time of the block.
+
+        A server comes back at the same address and is ready then; a service is started again and no more.
+        """
+        server = {"postgres": self.postgres, "temporal": self.temporal}.get(name)
+        self._held.add(name)
         try:
-            yield
+            if server is not None:
+                await server.kill()
+            else:
+                await self.kill_service(name)
+            try:
+                yield
+            finally:
+                if server is not None:
+                    await server.start()
+                else:
+                    self._spawn(name)
         finally:
-            await self.temporal.start()
-            self._held.discard("temporal")
+            self._held.discard(name)
 
     async def supervise(self) -> None:
         """Start again whatever dies, until SIGINT or SIGTERM comes. Stopping is left to the caller."""
@@ -214,7 +242,7 @@ class Stack:
                         self._tell(str(trouble))
             for name in self.names:
                 child = self.service(name)
-                if not child.running and pauses[name].over():
+                if name not in self._held and not child.running and pauses[name].over():
                     self._tell(f"{name} has ended (exit code {child.exit_code}); starting it again.")
                     self._spawn(name)
             await asyncio.sleep(_POLL_SECONDS)
@@ -230,17 +258,20 @@ class Stack:
             raise StackError(message) from busy
 
     async def _migrate(self) -> None:
-        child = self._run("migrate", "migrate", *self._migrate_options)
+        child = self._run("migrate", self._launch("migrate", "migrate", *self._migrate_options))
         if await child.end_by_itself(_MIGRATE_SECONDS) != 0:
             message = f"The database could not be brought up to date:\n{child.last_words()}"
             raise StackError(message)
 
     def _spawn(self, name: str) -> None:
-        self._services[name] = self._run(name, name.partition("-")[0])
+        launch = self._route(name, self._launch(name, name.partition("-")[0]))
+        self._services[name] = self._run(name, launch)
 
-    def _run(self, name: str, *arguments: str) -> Child:
-        environment = self._environment_of(name)
-        return spawn([*self._command, *arguments], log=self._log(name), env=environment, folder=CHECKOUT)
+    def _launch(self, name: str, *arguments: str) -> Launch:
+        return Launch([*self._command, *arguments], self._environment_of(name))
+
+    def _run(self, name: str, launch: Launch) -> Child:
+        return spawn(launch.command, log=self._log(name), env=launch.environment, folder=CHECKOUT)
 
     async def _ready(self, name: str) -> None:
         """Wait for a service; one that was killed by a signal is started again, one that gave up is not."""
@@ -275,7 +306,7 @@ class Stack:
         environment = self.environment()
         if name != "migrate":
             del environment["DRUMBEAT_ADMIN_DATABASE_URL"]
-        if name not in ("migrate", "relay"):
+        if name != "migrate" and not name.startswith("relay"):
             del environment["DRUMBEAT_RELAY_DATABASE_URL"]
         return environment
 

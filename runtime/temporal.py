@@ -50,6 +50,8 @@ DYNAMIC_CONFIG: Mapping[str, Any] = {
     "matching.numTaskqueueWritePartitions": 1,
     "history.hostLevelCacheMaxSize": 8000,
     "history.eventsHostLevelCacheMaxSizeBytes": 33554432,
+    # A workflow whose task has failed twice on end says so where `doctor` looks; five take half a minute.
+    "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute": 2,
     "history.timerProcessorSchedulerWorkerCount": 64,
     "history.transferProcessorSchedulerWorkerCount": 64,
 }
@@ -76,6 +78,12 @@ class TemporalServer:
     def running(self) -> bool:
         """Whether the server process lives."""
         return self._child is not None and self._child.running
+
+    @property
+    def child(self) -> Child:
+        """The server's process, as it was last started."""
+        assert self._child is not None  # noqa: S101  # `start` makes it
+        return self._child
 
     @property
     def address(self) -> str:

@@ -1,14 +1,17 @@
 """How the queues and the open rows stand, as counts and ages across organizations; no payload, no names."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import literal, select, text
+from sqlalchemy import false, literal, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.words import ExecutionStatus, MessageStatus, Target
-from store.tables import executions, intents, outbox, reminders, wakes
+from store.tables import destinations, executions, intents, outbox, reminders, wakes
 
+_AT_ONCE = 1000
+"""Ids asked for in one statement."""
 _STANDING = text("""
 SELECT
   (SELECT count(*) FROM outbox WHERE failed_at IS NULL) AS events_waiting,
@@ -87,6 +90,20 @@ async def open_rows(connection: AsyncConnection) -> dict[UUID, dict[Target, list
     ):
         for row in await connection.execute(statement):
             found.setdefault(row.org_id, {}).setdefault(Target(row.kind), []).append(row.id)
+    return found
+
+
+async def known_rows(connection: AsyncConnection, ids: Sequence[UUID]) -> dict[UUID, bool]:
+    """Those of the ids that a row has; True where nothing more becomes of the row by itself."""
+    found: dict[UUID, bool] = {}
+    for table, over in (
+        (executions, executions.c.status == ExecutionStatus.ENDED),
+        (reminders, reminders.c.due_at.is_(None)),
+        (destinations, false()),
+    ):
+        for start in range(0, len(ids), _AT_ONCE):
+            statement = select(table.c.id, over.label("over")).where(table.c.id.in_(ids[start : start + _AT_ONCE]))
+            found.update((row.id, row.over) for row in await connection.execute(statement))
     return found
 
 

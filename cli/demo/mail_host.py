@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from signal import SIGKILL
 
+from cli.demo.mail_server import Mood
 from runtime.children import Child, free_ports, spawn
 from runtime.folders import CHECKOUT
 from runtime.progress import Say
@@ -22,6 +23,7 @@ class MailHost:
     def __init__(self, folder: Path, tell: Say) -> None:
         self.log = folder / "mail.jsonl"
         self.port = free_ports(1)[0]
+        self._mood = folder / "mood"
         self._output = folder / "logs" / "mail_server.log"
         self._tell = tell
         self._child: Child | None = None
@@ -44,6 +46,22 @@ class MailHost:
         if self._child is not None:
             await self._child.end(SIGKILL, 0)
 
+    @property
+    def child(self) -> Child:
+        """The server's process, as it was last started."""
+        assert self._child is not None  # noqa: S101  (`run` makes it)
+        return self._child
+
+    @property
+    def running(self) -> bool:
+        return self._child is not None and self._child.running
+
+    def be(self, mood: Mood) -> None:
+        """From the next mail on, across restarts."""
+        written = self._mood.with_suffix(".new")
+        written.write_text(mood)
+        written.replace(self._mood)
+
     async def kill_with_a_mail_in_hand(self, patience: float) -> None:
         """As soon as it has kept a mail, which it answers a little later; after `patience` seconds anyway."""
         deadline = asyncio.get_running_loop().time() + patience
@@ -57,4 +75,5 @@ class MailHost:
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "cli.demo.mail_server", "--log", str(self.log), "--port", str(self.port)]
+        command += ["--mood", str(self._mood)]
         self._child = spawn([*command, *_MISFORTUNES], log=self._output, env=inherited(), folder=CHECKOUT)

@@ -16,6 +16,10 @@ from standardwebhooks import Webhook
 
 PATIENCE = 60.0
 """Real seconds a client goes on trying; longer than any outage of the demo."""
+_PAUSES = (0.1, 1.0)
+"""Real seconds between two tries, at first and at the most."""
+_AT_ONCE = 8
+"""Requests of one caller under way: a server that is slow is not buried under what is asked again."""
 
 
 class GaveUp(Exception):  # noqa: N818  (the demo fails with its words)
@@ -26,6 +30,7 @@ class _Caller:
     """A request that met no server, or a 5xx, is repeated as it was; `repeats` counts those, by path."""
 
     def __init__(self, url: str, headers: dict[str, str], patience: float) -> None:
+        self._gate = asyncio.Semaphore(_AT_ONCE)
         self._client = httpx2.AsyncClient(base_url=url, timeout=10, trust_env=False)
         self._headers = headers
         self._patience = patience
@@ -48,10 +53,14 @@ class _Caller:
         **rest: Any,  # noqa: ANN401  (the library's own options)
     ) -> httpx2.Response:
         deadline = time.monotonic() + self._patience
+        pause, longest = _PAUSES
         while True:
             trouble = ""
             try:
-                answer = await self._client.request(method, path, headers={**self._headers, **(headers or {})}, **rest)
+                async with self._gate:
+                    answer = await self._client.request(
+                        method, path, headers={**self._headers, **(headers or {})}, **rest
+                    )
             except httpx2.TransportError as error:
                 trouble = type(error).__name__
             else:
@@ -63,7 +72,8 @@ class _Caller:
             if time.monotonic() > deadline:
                 raise GaveUp(f"{method} {path}: no answer in {self._patience:.0f} s ({trouble})")
             self.repeats[path] += 1
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, longest)
 
 
 class Office(_Caller):

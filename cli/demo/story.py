@@ -142,7 +142,7 @@ async def misfortune(stack: Stack, mail: MailHost, tell: Callable[[str], None]) 
     await mail.kill_with_a_mail_in_hand(2)
     await asyncio.sleep(3)
     tell("Temporal is stopped; the API goes on accepting")
-    async with stack.without_temporal():
+    async with stack.without("temporal"):
         await asyncio.sleep(4)
     tell("Temporal is back; what fell due meanwhile is caught up")
     await asyncio.sleep(2)

@@ -16,7 +16,7 @@ import pytest_asyncio
 
 from runtime.keyring import KeyringError
 from runtime.obtain import Found, Kind
-from runtime.processes import Stack, StackError, running_environment
+from runtime.processes import Launch, Stack, StackError, running_environment
 from tests.runtime.waiting import crash, gone, run_script, said, until
 
 SERVICES = (sys.executable, str(Path(__file__).with_name("services.py")))
@@ -127,6 +127,57 @@ async def test_one_service_is_killed_and_started_by_itself(stack: Stack, record:
     assert stack.service("api").pid != before
     assert await stack.kill_service("relay", signal.SIGTERM) == 0
     assert [len(starts(record, each)) for each in ("migrate", "api", "relay", "worker")] == [1, 2, 1, 2]
+
+
+async def test_several_relays_run_side_by_side_and_a_service_is_sent_another_way_at_each_start(
+    record: Path, tmp_path: Path
+) -> None:
+    way = "first"
+
+    def route(name: str, launch: Launch) -> Launch:
+        told = {**launch.environment, "DRUMBEAT_TASK_QUEUE": f"{way} of {name}"}
+        return Launch([*launch.command, "another"], told) if name == "relay-2" else launch
+
+    stack = Stack(
+        tmp_path / "home", ELSEWHERE, relays=2, postgres_options={"fsync": "off"}, command=SERVICES, route=route
+    )
+    async with stack:
+        assert stack.names == ["api", "relay-1", "relay-2", "worker-1"]
+        way = "second"
+        async with stack.without("relay-2"):
+            pass
+        await until(lambda: len(starts(record, "relay")) == 3, "the second relay's second start")
+    relays = starts(record, "relay")
+    assert sorted(relay["command"] for relay in relays) == [["relay"], ["relay", "another"], ["relay", "another"]]
+    assert [each["told"].get("DRUMBEAT_TASK_QUEUE") for each in relays if each["command"] != ["relay"]] == [
+        "first of relay-2",
+        "second of relay-2",
+    ]
+    assert all("DRUMBEAT_RELAY_DATABASE_URL" in relay["told"] for relay in relays)
+
+
+@pytest.mark.parametrize("name", ["postgres", "temporal", "relay"])
+async def test_what_is_kept_dead_is_not_revived_until_it_may_come_back(stack: Stack, name: str) -> None:
+    assert stack.temporal is not None
+    reviving = asyncio.create_task(stack.revive())
+    children = {
+        "postgres": lambda: stack.postgres.child,
+        "temporal": lambda: stack.temporal and stack.temporal.child,
+        "relay": lambda: stack.service("relay"),
+    }
+    before = children[name]()
+    assert before is not None
+    async with stack.without(name):
+        await stack.kill_service("worker-1")
+        killed = stack.service("worker-1")
+        await until(lambda: stack.service("worker-1") is not killed, "the revival of another")
+        assert children[name]() is before
+        assert not before.running
+    after = children[name]()
+    assert after is not None
+    assert after.running
+    reviving.cancel()
+    await asyncio.gather(reviving, return_exceptions=True)
 
 
 async def test_the_database_and_temporal_are_killed_and_started_by_themselves(stack: Stack) -> None:

@@ -1,0 +1,37 @@
+"""A minute of the storm over the whole product, on real processes, judged from outside."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+SEED = 5
+
+
+@pytest.mark.timeout(420)
+def test_a_storm_of_a_minute_loses_nothing_doubles_nothing_and_sends_nothing_after_a_stop(tmp_path):
+    environment = {**os.environ, "DRUMBEAT_HOME": str(tmp_path), "NO_COLOR": "1", "COLUMNS": "200"}
+    storm = subprocess.run(
+        [sys.executable, "-m", "chaos", "--minutes", "1", "--seed", str(SEED)],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert storm.returncode == 0, storm.stderr
+    answer = json.loads(storm.stdout)
+    assert answer["well"] is True
+    assert answer["seed"] == SEED
+    left = [
+        each.pid
+        for each in psutil.process_iter(["cmdline"])
+        if str(tmp_path) in " ".join(each.info.get("cmdline") or [])
+    ]
+    assert not left, "it leaves nothing running"
+    assert not list((tmp_path / "chaos").iterdir()), "nor, where all is well, anything to look at"
