@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 
 from bench.bed import Size, bed
@@ -50,7 +50,7 @@ async def main(names: list[str], size: Size, minutes: float) -> bool:
 
 
 def _show(console: Console, rows: list[Row]) -> None:
-    table = Table("figure", "value", "unit", "baseline", "times better", "limit")
+    table = Table(Column("figure", no_wrap=True), "value", "unit", "baseline", "times better", "limit")
     for row in rows:
         told = row.document()
         limit = f"≥ {row.least:g}" if row.least is not None else f"≤ {row.most:g}" if row.most is not None else ""

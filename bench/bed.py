@@ -69,6 +69,11 @@ class Office:
     def transaction(self) -> AbstractAsyncContextManager[Transaction]:
         return self.database.transaction(self.org, Origin("user", self.admin))
 
+    async def key(self) -> str:
+        """A token for the API."""
+        async with self.transaction() as tx:
+            return (await identity.create_key(tx, self.admin, "bench", Role.ADMIN))[1]
+
     async def mailbox(self, name: str = "Outbox", **values: object) -> UUID:
         """By default one whose mail stays in the local outbox."""
         async with self.transaction() as tx:
@@ -298,6 +303,17 @@ async def until(count: Callable[[], Awaitable[int]], wanted: int, what: str, *, 
             for _ in range(await count() - done):
                 done += 1
                 another()
+
+
+async def paced(per_second: float, count: int, act: Callable[[int], Awaitable[None]]) -> float:
+    """Begins `act` so often, each on its own, however long one takes; how many a second were begun."""
+    started, under_way = time.monotonic(), []
+    for number in range(count):
+        await asyncio.sleep(started + number / per_second - time.monotonic())
+        under_way.append(asyncio.ensure_future(act(number)))
+    rate = count / (time.monotonic() - started)
+    await asyncio.gather(*under_way)
+    return rate
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -57,7 +57,7 @@ def bars(rows: Sequence[Row], title: str) -> str:
     return _svg(_WIDTH, height, parts)
 
 
-def lines(series: Mapping[str, Sequence[tuple[float, float]]], units: Mapping[str, str], title: str) -> str:
+def lines(series: Mapping[str, Sequence[tuple[float, float]]], title: str) -> str:
     """A small picture for each series of (minute, value), each on its own axis from zero."""
     across, wide, tall = 3, 280, 112
     height = _HEAD + tall * -(-len(series) // across) + 16
@@ -72,7 +72,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], units: Mapping[st
         )
         parts += [
             _text(left, top + 12, name),
-            _text(left + wide - 40, top + 12, f"{_short(most)} {units.get(name, '')}".strip(), "soft", "end"),
+            _text(left + wide - 40, top + 12, _short(most), "soft", "end"),
             f'<line class="grid" x1="{left}" y1="{top + 86}" x2="{left + wide - 40}" y2="{top + 86}"/>',
             f'<polyline class="line" points="{path}"/>',
         ]
