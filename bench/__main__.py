@@ -4,13 +4,14 @@ import argparse
 import asyncio
 import json
 import time
-from importlib import import_module
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 
+from bench import accept, bulk, instances, lapse, latency, mail, page, runs, sleepers, soak, startup
 from bench.bed import Size, bed
 from bench.chart import bars
 from bench.machine import machine
@@ -18,30 +19,35 @@ from bench.rows import Row, kept
 from runtime.ending import end
 
 _RESULTS = Path(__file__).parent / "results"
-_PARTS = {
-    "startup": "how long each service takes to be ready",
-    "instances": "what creating a workflow costs a worker",
-    "runs": "runs with and without waits, against Temporal's textbook, DBOS and Procrastinate",
-    "latency": "how late timers are, how soon an event has its effect, and a stop its peace",
-    "sleepers": "what waiting costs: bytes, memory, and waking with all asleep",
-    "bulk": "enrolling ten thousand, and the sweep among a million",
-    "lapse": "how late steps are in time-lapse",
-    "mail": "emails a second and what each costs",
+_PARTS: dict[str, tuple[str, Callable[[Size], Awaitable[list[Row]]]]] = {
+    "startup": ("how long each service takes to be ready", startup.rows),
+    "instances": ("what creating a workflow costs a worker", instances.rows),
+    "accept": (
+        "what accepting a fact costs beside a bare handler",
+        lambda size: accept.rows(rounds=size.of(1, 2, 5), seconds=size.of(1.0, 3.0, 4.0)),
+    ),
+    "runs": ("runs with and without waits, against Temporal's textbook, DBOS and Procrastinate", runs.rows),
+    "latency": ("how late timers are, how soon an event has its effect, and a stop its peace", latency.rows),
+    "sleepers": ("what waiting costs: bytes, memory, and waking with all asleep", sleepers.rows),
+    "bulk": ("enrolling ten thousand, and the sweep among a million", bulk.rows),
+    "lapse": ("how late steps are in time-lapse", lapse.rows),
+    "mail": ("emails a second and what each costs", mail.rows),
 }
-_LONG = {"soak": "mixed traffic, and what grows with it"}
+_SOAK = "soak"
 
 
 async def main(names: list[str], size: Size, minutes: float) -> bool:
     """True if every figure that has a limit keeps it."""
     console = Console(stderr=True)
     _RESULTS.mkdir(exist_ok=True)
-    if "soak" in names:
-        await import_module("bench.soak").main(minutes, _RESULTS)
+    if _SOAK in names:
+        await soak.main(minutes, _RESULTS)
     rows: list[Row] = []
-    for number, name in enumerate(parts := [name for name in names if name not in _LONG], 1):
-        console.print(f"[bold]{number} of {len(parts)}: {name}[/bold], {_PARTS[name]} …")
+    for number, name in enumerate(parts := [name for name in names if name != _SOAK], 1):
+        what, measure = _PARTS[name]
+        console.print(f"[bold]{number} of {len(parts)}: {name}[/bold], {what} …")
         started = time.monotonic()
-        rows += await import_module(f"bench.{name}").rows(size)
+        rows += await measure(size)
         console.print(f"  in {time.monotonic() - started:.0f} s")
     if rows:
         _show(console, rows)
@@ -63,25 +69,33 @@ async def _keep(rows: list[Row]) -> None:
     async with bed() as one:
         postgres = str(await one.value("SHOW server_version")).split()[0]
         temporal = (await (await one.client()).workflow_service.get_system_info(GetSystemInfoRequest())).server_version
+    shown = [row for row in rows if page.is_headline(row.name)]
     document = {"machine": machine(postgres, temporal), "rows": [row.document() for row in rows]}
     (_RESULTS / "latest.json").write_text(json.dumps(document, indent=2) + "\n")
-    (_RESULTS / "latest.svg").write_text(bars(rows, "Drumbeat against its baselines"))
+    (_RESULTS / "latest.svg").write_text(bars(shown, "Drumbeat against its baselines"))
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog='make bench ARGS="…"',
-        description="Measures, all parts unless some are named: "
-        + "; ".join(f"{name}: {what}" for name, what in (_PARTS | _LONG).items()),
+        description="Measures; all parts but the soak unless some are named.",
+        epilog="; ".join([*(f"{name}: {what}" for name, (what, _) in _PARTS.items()), "soak: what grows with traffic"]),
     )
-    parser.add_argument("parts", nargs="*", choices=[*_PARTS, *_LONG, []], metavar="part")
+    parser.add_argument("parts", nargs="*", metavar="part")
     parser.add_argument("--small", action="store_true", help="few of everything, to see that it works")
     parser.add_argument("--full", action="store_true", help="everything at the size the figures are told for: hours")
+    parser.add_argument("--page", action="store_true", help="only put the last results into docs/performance.md")
     parser.add_argument("--minutes", type=float, default=20, help="how long the soak lasts (20)")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if unknown := set(given.parts) - {*_PARTS, _SOAK}:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    return given
 
 
 if __name__ == "__main__":
     given = _arguments()
+    if given.page:
+        page.write(_RESULTS)
+        end(0)
     chosen = Size.SMALL if given.small else Size.FULL if given.full else Size.USUAL
     end(0 if asyncio.run(main(given.parts or list(_PARTS), chosen, given.minutes)) else 1)

@@ -51,7 +51,7 @@ WHERE i.contact_id = $1
 
 
 async def rows(size: Size) -> list[Row]:
-    seconds = size.of(4, 20, 60)
+    seconds = size.of(4, 15, 60)
     async with bed(scale=SCALE) as one:
         await one.stack.postgres.create_database("textbook")
         url = one.stack.postgres.admin_url("textbook")

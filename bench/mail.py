@@ -29,7 +29,7 @@ _PENDING = "SELECT count(*) FROM intents WHERE status = 'pending'"
 
 async def rows(size: Size) -> list[Row]:
     """Emails that only wait to be sent, the same from their enrollment on, and many in one mailbox without a server."""
-    some, many = size.of(50, 500, 1_000), size.of(100, 1_000, 10_000)
+    some, many = size.of(50, 300, 1_000), size.of(100, 600, 10_000)
     with tempfile.TemporaryDirectory() as folder, _mail_server(Path(folder) / "log") as (server, port):
         async with bed() as one:
             one.know(server, "mail server")

@@ -1,6 +1,6 @@
 """What waiting costs: enrollments asleep for days, by thousands; the same at each size is the point.
 
-Bytes are what the files have grown by, indexes, dead rows and the enrollment's own event included.
+Bytes are what the files have grown by: the execution with its indexes and dead rows, its event, its person's address.
 """
 
 from collections.abc import Mapping
@@ -19,14 +19,23 @@ BYTES = 1024.0
 PROBES = 100
 _SIZES = """
 SELECT c.relname AS name, pg_table_size(c.oid)::bigint AS heap, pg_indexes_size(c.oid)::bigint AS indexes
-FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r'
+FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY($1)
 """
+_HOLD = ["executions", "events", "effects", "addresses"]
+"""The tables in which something stays of each; queues are emptied, and their room is used again."""
+_FLAT = {
+    "bytes": "bytes each",
+    "bytes.temporal": "bytes each",
+    "cpu": "ms of CPU each",
+    "wake_p50_ms": "ms",
+}
+"""What is to be the same for one, however many there are."""
 _ASLEEP = "SELECT count(*) FROM executions WHERE step = 'long' AND waits IS NOT NULL"
 
 
 async def rows(size: Size) -> list[Row]:
     found: list[Row] = []
-    points = size.of([100, 300], [1_000, 3_000], [1_000, 10_000, 100_000])
+    points = size.of([100, 300], [500, 2_000], [1_000, 10_000, 100_000])
     async with bed(scale=SCALE) as one:
         box = await one.office.mailbox()
         long = await one.office.sequence(wait("long", 1000, "days"), name="Long")
@@ -36,7 +45,7 @@ async def rows(size: Size) -> list[Row]:
             found += await _point(one, long, box, point - asleep, point, theirs)
             found += await _probed(one, box, str(point))
             asleep = point
-    return [*found, *_flat(found, points)]
+    return [*found, *_told(found, points, theirs)]
 
 
 async def _point(one: Bed, sequence: UUID, box: UUID, more: int, point: int, theirs: float) -> list[Row]:
@@ -61,11 +70,7 @@ async def _point(one: Bed, sequence: UUID, box: UUID, more: int, point: int, the
         Row(f"{name}.bytes", heap + indexes, "bytes each"),
         Row(f"{name}.bytes.heap", heap, "bytes each"),
         Row(f"{name}.bytes.indexes", indexes, "bytes each"),
-        *(
-            Row(f"{name}.bytes.{table}", sum(each) / more, "bytes each")
-            for table, each in grown.items()
-            if sum(each) > more
-        ),
+        *(Row(f"{name}.bytes.{table}", sum(each) / more, "bytes each") for table, each in sorted(grown.items())),
         Row.less(f"{name}.bytes.temporal", temporal, "bytes each", theirs),
         *(Row(f"{name}.memory.{process}", used / 1e6, "MB") for process, used in sorted(memory.items())),
         Row(f"{name}.put_to_sleep", rate, "/s"),
@@ -90,31 +95,25 @@ async def _probed(one: Bed, box: UUID, point: str) -> list[Row]:
     return [Row(f"{name}.wake_p{share * 100:.0f}_ms", percentile(late, share), "ms") for share in (0.5, 0.99)]
 
 
-def _flat(found: list[Row], points: list[int]) -> list[Row]:
-    """The last point's figures against the first's: what grows with the number shows as a ratio below 1."""
+def _told(found: list[Row], points: list[int], theirs: float) -> list[Row]:
+    """The last point's figures; and against the first's: where one costs more among many, the ratio is below 1."""
     values = {row.name: row.value for row in found}
     first, last = points[0], points[-1]
 
-    def against(name: str, unit: str, most: float | None = None) -> Row:
-        value, baseline = values[f"sleepers.{last}.{name}"], values[f"sleepers.{first}.{name}"]
-        note = f"at {last:,}, against {first:,}"
-        return Row.less(_NAMES[name], value, unit, baseline, most=most, note=note)
+    def at(name: str, point: int = last) -> float:
+        return values[f"sleepers.{point}.{name}"]
 
     return [
-        against("bytes", "bytes each", BYTES),
-        Row("sleeper.bytes.heap", values[f"sleepers.{last}.bytes.heap"], "bytes each"),
-        Row("sleeper.bytes.indexes", values[f"sleepers.{last}.bytes.indexes"], "bytes each"),
-        against("cpu", "ms of CPU each"),
-        against("wake_p50_ms", "ms"),
-        against("wake_p99_ms", "ms"),
-        Row.less("sleeper.bytes.temporal", values[f"sleepers.{last}.bytes.temporal"], "bytes each",
-                 values[f"sleepers.{first}.bytes.temporal"]),
-    ]  # fmt: skip
-
-
-_NAMES = {"bytes": "sleeper.bytes", "cpu": "sleeper.cpu"} | {
-    name: f"sleeper.{name}" for name in ("wake_p50_ms", "wake_p99_ms")
-}
+        Row("sleeper.bytes", at("bytes"), "bytes each", most=BYTES, note=f"{last:,} asleep, indexes included"),
+        Row("sleeper.bytes.heap", at("bytes.heap"), "bytes each"),
+        Row("sleeper.bytes.indexes", at("bytes.indexes"), "bytes each"),
+        Row.less("sleeper.bytes.temporal", at("bytes.temporal"), "bytes each", theirs, note="baseline: textbook"),
+        Row("sleeper.wake_p99_ms", at("wake_p99_ms"), "ms", note=f"with {last:,} asleep"),
+        *(
+            Row.less(f"sleeper.flat.{name}", at(name), unit, at(name, first), note=f"{last:,} against {first:,}")
+            for name, unit in _FLAT.items()
+        ),
+    ]
 
 
 async def _textbook(one: Bed, count: int) -> float:
@@ -131,7 +130,7 @@ async def _textbook(one: Bed, count: int) -> float:
 
 
 async def _sizes(one: Bed) -> Mapping[str, tuple[int, int]]:
-    return {row["name"]: (row["heap"], row["indexes"]) for row in await one.rows(_SIZES)}
+    return {row["name"]: (row["heap"], row["indexes"]) for row in await one.rows(_SIZES, _HOLD)}
 
 
 def _store(one: Bed) -> int:

@@ -12,11 +12,11 @@ from runtime.processes import Stack
 
 
 async def rows(size: Size) -> list[Row]:
-    """`start.<service>`: the median of five starts (of two in a quick try), in seconds."""
+    """`start.<service>`: the median of a few starts, in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         async with Stack(Path(folder) / "home", temporal_server(), tell=lambda _: None) as stack:
             return [
-                Row(f"start.{name.partition('-')[0]}", await _median(stack, name, size.of(2, 5, 5)), "s", most=3)
+                Row(f"start.{name.partition('-')[0]}", await _median(stack, name, size.of(1, 3, 5)), "s", most=3)
                 for name in stack.names
             ]
 

@@ -20,7 +20,7 @@ NAME = "bench"
 VERSION = "1"
 _CONCURRENCY = 1000
 """Workflows the worker has open: a sleeping one counts, so few would be the bound of what waits."""
-_POLL = 0.1
+_POLL = 0.25
 
 _pools: list[Any] = []
 

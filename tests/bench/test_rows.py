@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from bench import page
 from bench.bed import percentile
 from bench.chart import bars, lines
 from bench.rows import Row, kept
@@ -85,3 +86,16 @@ def test_each_series_is_a_line_within_the_picture():
     assert [x for x, _ in points] == sorted(x for x, _ in points)
     assert points[1][1] < points[2][1] < points[0][1]  # upwards is more
     assert second.get("points")
+
+
+def test_the_page_gets_other_figures_between_its_marks_and_keeps_the_rest():
+    machine = dict.fromkeys(("cores", "cpu", "postgresql", "temporal", "python", "dbos", "procrastinate", "load"), "1")
+    rows = [Row.more("runs.no_wait", 12345, "/s", 10, least=1000), Row("runs.no_wait.cpu.relay", 1, "ms")]
+    before = "# Page\n<!-- figures: make bench -->\nold\n<!-- end of figures -->\nrest\n"
+    once = page.filled(before, {**machine, "memoryBytes": 8e9}, [row.document() for row in rows])
+    assert once.startswith("# Page\n")
+    assert once.endswith("<!-- end of figures -->\nrest\n")
+    assert "| `runs.no_wait` | 12,345 /s | 10 | 1.23e+03 | ≥ 1,000 |" in once
+    assert "old" not in once
+    assert "cpu.relay" not in once
+    assert page.filled(once, {**machine, "memoryBytes": 8e9}, [row.document() for row in rows]) == once
