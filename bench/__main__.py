@@ -42,16 +42,18 @@ async def main(names: list[str], size: Size, minutes: float) -> bool:
     _RESULTS.mkdir(exist_ok=True)
     if _SOAK in names:
         await soak.main(minutes, _RESULTS)
+        if names == [_SOAK]:
+            return True
     rows: list[Row] = []
+    versions = await _versions()
     for number, name in enumerate(parts := [name for name in names if name != _SOAK], 1):
         what, measure = _PARTS[name]
         console.print(f"[bold]{number} of {len(parts)}: {name}[/bold], {what} …")
         started = time.monotonic()
         rows += await measure(size)
         console.print(f"  in {time.monotonic() - started:.0f} s")
-    if rows:
-        _show(console, rows)
-        await _keep(rows)
+        _keep(rows, *versions)
+    _show(console, rows)
     return kept(rows)
 
 
@@ -65,10 +67,15 @@ def _show(console: Console, rows: list[Row]) -> None:
     console.print(table)
 
 
-async def _keep(rows: list[Row]) -> None:
+async def _versions() -> tuple[str, str]:
+    """Of PostgreSQL and of Temporal, as they say themselves."""
     async with bed() as one:
-        postgres = str(await one.value("SHOW server_version")).split()[0]
-        temporal = (await (await one.client()).workflow_service.get_system_info(GetSystemInfoRequest())).server_version
+        system = await (await one.client()).workflow_service.get_system_info(GetSystemInfoRequest())
+        return str(await one.value("SHOW server_version")).split()[0], system.server_version
+
+
+def _keep(rows: list[Row], postgres: str, temporal: str) -> None:
+    """After each part, so that one that fails takes no other with it."""
     shown = [row for row in rows if page.is_headline(row.name)]
     document = {"machine": machine(postgres, temporal), "rows": [row.document() for row in rows]}
     (_RESULTS / "latest.json").write_text(json.dumps(document, indent=2) + "\n")

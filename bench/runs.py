@@ -5,6 +5,7 @@ others with the order to start. Each run's effects are tasks with their events, 
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.advance import Advance
 from bench import job, textbook, with_dbos, with_procrastinate
-from bench.bed import OWN, Bed, Eyes, Size, Spent, bed, task, until, wait
+from bench.bed import OWN, Bed, Eyes, Size, Spent, bed, paced, task, until, wait
 from bench.rows import Row
 from domain.keys import workflow_id
 from domain.words import Target
@@ -29,18 +30,21 @@ from triggers.relay import Relay
 from workflows.contracts import Waiter
 
 ROUNDS = 2
-WARM_UP = 20
 SCALE = 60
 """A minute of business time is a second."""
-WAIT = 1.0
-"""Real seconds between two steps of a run that waits."""
+WAIT = 3.0
+"""Real seconds between two steps of a run that waits; it is over for nobody before the step ahead of it is taken."""
+PACE = 10.0
+"""Runs that wait are begun so many a second: what is late by a wait would not wait, and cost less."""
 PER_SECOND = 1000.0
 TIMES = 50.0
 """The design's bars for runs without a wait: a second, and against the same runs by workflows."""
 _OURS = {"api", "relay", "worker", "postgres", "temporal"}
 """Each is charged with its own processes: those of the others idle meanwhile."""
+_SAMPLE = 10
+_ENDED = "SELECT count(*) FROM executions WHERE status <> 'open'"
 _PLAIN = (task("one"), task("two"), task("three"))
-_WAITING = (task("one"), wait("first", 1), task("two"), wait("second", 1), task("three"))
+_WAITING = (task("one"), wait("first", 3), task("two"), wait("second", 3), task("three"))
 
 
 class Contender(Protocol):
@@ -51,8 +55,8 @@ class Contender(Protocol):
     async def run(self, count: int, wait: float) -> Spent:
         """So many jobs from their beginning to the last effect."""
 
-    async def history(self) -> tuple[int, int]:
-        """Events and state transitions of the last job in Temporal."""
+    async def history(self) -> tuple[float, float]:
+        """Events and state transitions of a job in Temporal, of the last few in the mean."""
 
 
 @dataclass
@@ -61,10 +65,14 @@ class Figures:
 
     count: int = 0
     spent: list[Spent] = field(default_factory=list)
-    history: tuple[int, int] = (0, 0)
+    history: tuple[float, float] = (0, 0)
+    wait: float = 0
 
     @property
     def per_second(self) -> float:
+        """As it was; of those that wait, begun at a pace, what all cores come to by the CPU that one takes."""
+        if self.wait:
+            return 1000 * (os.cpu_count() or 1) / self.cpu_in_all
         return self.count / sum(each.seconds for each in self.spent)
 
     @property
@@ -85,12 +93,12 @@ class Figures:
 async def rows(size: Size) -> list[Row]:
     plain = {
         "ours": size.of(200, 10_000, 10_000),
-        "workflow_driven": size.of(40, 400, 2_000),
-        "textbook": size.of(40, 600, 10_000),
+        "workflow_driven": size.of(20, 400, 2_000),
+        "textbook": size.of(20, 600, 10_000),
         "dbos": size.of(100, 1_000, 10_000),
         "procrastinate": size.of(100, 1_000, 10_000),
     }
-    waiting = dict.fromkeys(("ours", "textbook", "dbos", "procrastinate"), size.of(40, 400, 10_000))
+    waiting = dict.fromkeys(("ours", "textbook", "dbos", "procrastinate"), size.of(20, 200, 10_000))
     async with bed(scale=SCALE) as one, _contenders(one) as contenders:
         rule = await one.office.rule(*_PLAIN)
         found = await _compare({name: contenders[name] for name in plain}, plain, 0.0, "runs without a wait")
@@ -159,9 +167,9 @@ async def _compare(
     contenders: dict[str, Contender], counts: dict[str, int], wait: float, what: str
 ) -> dict[str, Figures]:
     """Each in turn, forwards and then backwards, after a warm-up of all."""
-    found = {name: Figures() for name in contenders}
-    for contender in contenders.values():
-        await contender.run(WARM_UP, wait)
+    found = {name: Figures(wait=wait) for name in contenders}
+    for name, contender in contenders.items():
+        await contender.run(min(20, counts[name] // ROUNDS), wait)
     for number in range(ROUNDS):
         for name in list(contenders)[:: -1 if number % 2 else 1]:
             share = counts[name] // ROUNDS
@@ -169,7 +177,7 @@ async def _compare(
             found[name].count += share
             found[name].spent.append(spent)
             each = 1000 * sum(spent.cpu.values()) / share
-            say(f"  {name}: {share} {what}, {share / spent.seconds:.1f} a second, {each:.1f} ms of CPU each")
+            say(f"  {name}: {share} {what} in {spent.seconds:.1f} s, {each:.1f} ms of CPU each")
     for name, contender in contenders.items():
         found[name].history = await contender.history()
     return found
@@ -188,16 +196,20 @@ async def _contenders(one: Bed) -> AsyncIterator[dict[str, Contender]]:
             await open_.enter_async_context(one.beside(module, f"bench.{module}", urls[module]))
             eyes[module] = await open_.enter_async_context(Eyes.on(urls[module]))
 
-        async def dbos(first: int, count: int, wait: float) -> None:
-            with_dbos.start(urls["with_dbos"], range(first, first + count), wait)
-
-        async def procrastinate(first: int, count: int, wait: float) -> None:
-            await with_procrastinate.start(urls["with_procrastinate"], range(first, first + count), wait)
-
+        queue = with_dbos.client(urls["with_dbos"])
+        open_.callback(queue.destroy)
+        app = with_procrastinate.make_app(urls["with_procrastinate"], [])
+        await open_.enter_async_context(app.open_async())
         client = await one.client()
 
-        async def temporal(first: int, count: int, wait: float) -> None:
-            await textbook.start(client, [textbook.Job(first + number, wait) for number in range(count)])
+        async def dbos(numbers: range, wait: float) -> None:
+            await asyncio.to_thread(with_dbos.start, queue, numbers, wait)
+
+        async def procrastinate(numbers: range, wait: float) -> None:
+            await with_procrastinate.start(app, numbers, wait)
+
+        async def temporal(numbers: range, wait: float) -> None:
+            await textbook.start(client, [textbook.Job(number, wait) for number in numbers])
 
         yield {
             "ours": Ours(one, client, first_attempt=True),
@@ -211,15 +223,16 @@ async def _contenders(one: Bed) -> AsyncIterator[dict[str, Contender]]:
 
 
 class Ours:
-    """Contacts that were created, of whom the relay hears when the time starts."""
+    """Contacts that were created, of whom the relay hears when the time starts; where runs wait, created at a pace."""
 
     def __init__(self, one: Bed, client: Client, *, first_attempt: bool) -> None:
         self.name = "ours" if first_attempt else "workflow driven"
         self._bed, self._client, self._first_attempt = one, client, first_attempt
-        self._last = UUID(int=0)
+        self._last: list[UUID] = []
 
     async def run(self, count: int, wait: float) -> Spent:
-        del wait  # the rule says so
+        if wait:
+            return await self._paced(count)
         if self._first_attempt:
             return await self._measured(self._bed.stack.service("relay"), count)
         await self._bed.stack.kill_service("relay", SIGTERM)
@@ -229,29 +242,36 @@ class Ours:
         await self._bed.stack.start_service("relay")
         return spent
 
+    async def _paced(self, count: int) -> Spent:
+        already = await self._bed.value(_ENDED)
+
+        async def create(_: int) -> None:
+            await self._bed.office.people(1, heard=True)
+
+        async def work() -> None:
+            await paced(PACE, count, create)
+            await self._bed.until(_ENDED, already + count, "runs", already=already)
+
+        return await self._told(await self._bed.spent(work))
+
     async def _measured(self, relay: Child, count: int) -> Spent:
-        ended = "SELECT count(*) FROM executions WHERE status <> 'open'"
-        already = await self._bed.value(ended)
+        already = await self._bed.value(_ENDED)
         relay.signal(SIGSTOP)
         await self._bed.office.people(count, heard=True)
 
         async def work() -> None:
             relay.signal(SIGCONT)
-            await self._bed.until(ended, already + count, "runs", already=already)
+            await self._bed.until(_ENDED, already + count, "runs", already=already)
 
-        spent = await self._bed.spent(work)
-        spent = replace(spent, cpu={name: used for name, used in spent.cpu.items() if name in _OURS})
-        self._last = await self._bed.value("SELECT id FROM executions ORDER BY started_at DESC, id DESC LIMIT 1")
-        return spent
+        return await self._told(await self._bed.spent(work))
 
-    async def history(self) -> tuple[int, int]:
-        """None where no workflow was needed."""
-        try:
-            return await _described(self._client, workflow_id(Target.RUN, self._last))
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
-                raise
-            return 0, 0
+    async def _told(self, spent: Spent) -> Spent:
+        newest = await self._bed.rows("SELECT id FROM executions ORDER BY started_at DESC, id DESC LIMIT $1", _SAMPLE)
+        self._last = [row["id"] for row in newest]
+        return replace(spent, cpu={name: used for name, used in spent.cpu.items() if name in _OURS})
+
+    async def history(self) -> tuple[float, float]:
+        return await _described(self._client, [workflow_id(Target.RUN, id_) for id_ in self._last])
 
 
 class Other:
@@ -262,7 +282,7 @@ class Other:
         name: str,
         one: Bed,
         eyes: Eyes,
-        start: Callable[[int, int, float], Awaitable[None]],
+        start: Callable[[range, float], Awaitable[None]],
         client: Client | None,
         *processes: str,
     ) -> None:
@@ -274,8 +294,14 @@ class Other:
     async def run(self, count: int, wait: float) -> Spent:
         first, self._made = self._made, self._made + count
 
+        async def begin(number: int) -> None:
+            await self._start(range(first + number, first + number + 1), wait)
+
         async def work() -> None:
-            await self._start(first, count, wait)
+            if wait:
+                await paced(PACE, count, begin)
+            else:
+                await self._start(range(first, self._made), wait)
             await until(
                 lambda: self._eyes.value(job.DONE, job.STEPS - 1), self._made, f"jobs by {self.name}", already=first
             )
@@ -283,13 +309,24 @@ class Other:
         spent = await self._bed.spent(work, eyes=self._eyes, own=True)
         return replace(spent, cpu={name: used for name, used in spent.cpu.items() if name in self._processes})
 
-    async def history(self) -> tuple[int, int]:
-        return await _described(self._client, f"textbook-{self._made - 1}") if self._client else (0, 0)
+    async def history(self) -> tuple[float, float]:
+        last = range(max(0, self._made - _SAMPLE), self._made)
+        return await _described(self._client, [f"textbook-{number}" for number in last]) if self._client else (0, 0)
 
 
-async def _described(client: Client, id: str) -> tuple[int, int]:
-    info = (await client.get_workflow_handle(id).describe()).raw_description.workflow_execution_info
-    return info.history_length, info.state_transition_count
+async def _described(client: Client, ids: list[str]) -> tuple[float, float]:
+    """Events and state transitions, in the mean; what needed no workflow has none."""
+    events = transitions = 0
+    for id_ in ids:
+        try:
+            told = await client.get_workflow_handle(id_).describe()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            continue
+        events += told.raw_description.workflow_execution_info.history_length
+        transitions += told.raw_description.workflow_execution_info.state_transition_count
+    return events / len(ids), transitions / len(ids)
 
 
 async def _statements(one: Bed, *, wakes: int, count: int = 50) -> float:

@@ -40,16 +40,19 @@ async def work(number: int, wait: float) -> None:
         await effect(number, step)
 
 
-def start(url: str, numbers: Iterable[int], wait: float) -> None:
+def client(url: str) -> DBOSClient:
+    """What starts jobs, from a process that runs none."""
+    return DBOSClient(system_database_url=url)
+
+
+def start(client: DBOSClient, numbers: Iterable[int], wait: float) -> None:
     """Puts jobs into the queue."""
-    client = DBOSClient(system_database_url=url)
     for number in numbers:
         client.enqueue(
             {"queue_name": QUEUE, "workflow_name": "job", "app_version": VERSION, "workflow_id": f"job-{number}"},
             number,
             wait,
         )
-    client.destroy()
 
 
 async def main(url: str) -> None:

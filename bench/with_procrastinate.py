@@ -33,13 +33,11 @@ def make_app(url: str, pools: list[Any]) -> App:
     return app
 
 
-async def start(url: str, numbers: Iterable[int], wait: float) -> None:
-    """Puts jobs into the queue, many in a statement."""
-    app = make_app(url, [])
+async def start(app: App, numbers: Iterable[int], wait: float) -> None:
+    """Puts jobs into the queue of an open application, many in a statement."""
     jobs: list[dict[str, Any]] = [{"number": number, "step": 0, "wait": wait} for number in numbers]
-    async with app.open_async():
-        for first in range(0, len(jobs), _TOGETHER):
-            await app.configure_task("step").batch_defer_async(*jobs[first : first + _TOGETHER])
+    for first in range(0, len(jobs), _TOGETHER):
+        await app.configure_task("step").batch_defer_async(*jobs[first : first + _TOGETHER])
 
 
 async def main(url: str) -> None:

@@ -71,13 +71,17 @@ async def test_a_textbook_workflow_takes_its_steps(postgres, tmp_path, temporal_
 
 async def test_a_dbos_workflow_takes_its_steps(postgres, tmp_path):
     async with worker(postgres, tmp_path, "with_dbos") as url:
-        await asyncio.to_thread(with_dbos.start, url, range(COUNT), WAIT)
+        queue = with_dbos.client(url)
+        await asyncio.to_thread(with_dbos.start, queue, range(COUNT), WAIT)
         await done(url)
+        queue.destroy()
 
 
 async def test_a_chain_of_procrastinates_jobs_takes_its_steps(postgres, tmp_path):
     async with worker(postgres, tmp_path, "with_procrastinate") as url:
-        await with_procrastinate.start(url, range(COUNT), WAIT)
+        app = with_procrastinate.make_app(url, [])
+        async with app.open_async():
+            await with_procrastinate.start(app, range(COUNT), WAIT)
         await done(url)
 
 
