@@ -158,24 +158,22 @@ async def test_several_relays_run_side_by_side_and_a_service_is_sent_another_way
 
 @pytest.mark.parametrize("name", ["postgres", "temporal", "relay"])
 async def test_what_is_kept_dead_is_not_revived_until_it_may_come_back(stack: Stack, name: str) -> None:
-    assert stack.temporal is not None
+    temporal = stack.temporal
+    assert temporal is not None
     reviving = asyncio.create_task(stack.revive())
     children = {
         "postgres": lambda: stack.postgres.child,
-        "temporal": lambda: stack.temporal and stack.temporal.child,
+        "temporal": lambda: temporal.child,
         "relay": lambda: stack.service("relay"),
     }
     before = children[name]()
-    assert before is not None
     async with stack.without(name):
         await stack.kill_service("worker-1")
         killed = stack.service("worker-1")
         await until(lambda: stack.service("worker-1") is not killed, "the revival of another")
         assert children[name]() is before
         assert not before.running
-    after = children[name]()
-    assert after is not None
-    assert after.running
+    assert children[name]().running
     reviving.cancel()
     await asyncio.gather(reviving, return_exceptions=True)
 
