@@ -172,7 +172,8 @@ def _serve(service: str, *needed: str) -> None:
 
     found = settings.load(*needed)
     logs.configure(found.log_level, found.log_format, service=service)
-    asyncio.run(getattr(wiring, f"serve_{service}")(found))
+    with asyncio.Runner(loop_factory=wiring.LOOPS.get(service)) as runner:
+        runner.run(getattr(wiring, f"serve_{service}")(found))
 
 
 def _instant(given: str) -> datetime:

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -66,11 +67,16 @@ def _redact(_logger: object, _method: str, event: EventDict) -> EventDict:
     return {name: _clean(name, value) for name, value in event.items()}
 
 
+@lru_cache(maxsize=1000)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
+
+
 def _clean(name: str, value: Any) -> Any:  # noqa: ANN401  # a log line holds anything
-    if _SECRET_NAME.search(name):
+    if _is_secret(name):
         return _HIDDEN
     if isinstance(value, str):
-        return _PASSWORD_IN_URL.sub(rf"\1:{_HIDDEN}@", value)
+        return value if "://" not in value else _PASSWORD_IN_URL.sub(rf"\1:{_HIDDEN}@", value)
     if isinstance(value, dict):
         return {inner: _clean(str(inner), item) for inner, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -8,12 +8,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from domain.words import EventType, Kind, LeadStatus
-from store import events
+from store import at_once, events
+from store.at_once import Kept, Warrant
 from store.errors import Duplicate, DuplicateEmail
 from store.events import Changed, Record
 from store.pages import Page, Span, equal, page
 from store.tables import companies, contacts
-from store.transaction import Transaction
+from store.transaction import Database, Transaction
 
 
 async def create(tx: Transaction, values: Mapping[str, Any]) -> Record:
@@ -22,6 +23,14 @@ async def create(tx: Transaction, values: Mapping[str, Any]) -> Record:
     if made is None:
         raise await _duplicate(tx, values)
     return made
+
+
+async def create_at_once(
+    database: Database, warrant: Warrant, values: Mapping[str, Any], *, id: UUID, kept: Kept | None = None
+) -> Record | None:
+    """As `create`, in one statement; None if that could not be, and nothing was written."""
+    event, kind = EventType.CONTACT_CREATED, Kind.CONTACT
+    return await at_once.create(database, warrant, contacts, event, kind, values, id=id, kept=kept)
 
 
 async def upsert(tx: Transaction, values: Mapping[str, Any]) -> tuple[Record, bool]:

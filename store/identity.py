@@ -16,12 +16,13 @@ from uuid_utils.compat import uuid7
 
 from domain.due import Calendar
 from domain.words import Kind, Role
+from store.at_once import Warrant
 from store.errors import Duplicate, NotFound
 from store.events import Record
 from store.pages import Page, Span, equal, page
 from store.sealing import seal, unseal
 from store.tables import api_keys, contacts, executions, organizations, pipelines, sources, stages, users
-from store.transaction import Database, Transaction
+from store.transaction import Database, Origin, Transaction
 
 _DEFAULT_STAGES = (
     ("lead", "Lead", 10, "open"),
@@ -30,6 +31,13 @@ _DEFAULT_STAGES = (
     ("negotiation", "Negotiation", 80, "open"),
     ("closed_won", "Closed won", 100, "won"),
     ("closed_lost", "Closed lost", 0, "lost"),
+)
+
+
+_KEY_STILL = "resolve_api_key($1) AS who WHERE who.org_id = $2 AND who.user_id = $3 AND who.role = $4"
+_SOURCE_STILL = (
+    "resolve_source($1) AS who WHERE who.org_id = $2 AND who.sealed_secret = $3"
+    " AND abs(extract(epoch FROM who.at) - $4::bigint) <= $5::bigint"
 )
 
 
@@ -42,6 +50,11 @@ class Caller:
     user: UUID
     role: Role
 
+    def warrant(self, token: str) -> Warrant:
+        """Holds while the token's key is in use and gives what it gave."""
+        evidence = (_hash(token), self.org, self.user, self.role.value)
+        return Warrant(Origin("user", self.user), _KEY_STILL, evidence)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -50,7 +63,12 @@ class Source:
     org: UUID
     id: UUID
     secret: bytes
+    sealed: bytes
     at: datetime
+
+    def warrant(self, timestamp: int, tolerance: int) -> Warrant:
+        """For what it signed at `timestamp`, which may be `tolerance` seconds away from PostgreSQL's time."""
+        return Warrant(Origin("source", self.id), _SOURCE_STILL, (self.id, self.org, self.sealed, timestamp, tolerance))
 
 
 async def create_organization(database: Database, name: str, slug: str, calendar: Calendar) -> UUID:
@@ -253,7 +271,8 @@ async def resolve_source(database: Database, id: UUID, master: bytes) -> Source 
         found = (await connection.execute(statement, {"id": id})).one_or_none()
     if found is None:
         return None
-    return Source(found.org_id, id, unseal(master, found.sealed_secret, _place(id)), found.at)
+    secret = unseal(master, found.sealed_secret, _place(id))
+    return Source(found.org_id, id, secret, found.sealed_secret, found.at)
 
 
 def _hash(token: str) -> bytes:
