@@ -19,7 +19,7 @@ app = typer.Typer(
 
 @app.command()
 def up(
-    workers: Annotated[int, typer.Option(min=1, max=32, help="How many workers.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, max=32, help="How many workers; 0: nothing is sent, for repairs.")] = 1,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the API listens; 0: a free one.")] = 8000,
 ) -> None:
     """Serve for real use, data in ./.drumbeat/, until Ctrl-C."""
