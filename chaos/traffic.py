@@ -16,10 +16,20 @@ from chaos.plan import OWNERS, Act, Plan, Planned, person, plan, visitor
 from chaos.told import Asked, Kept, Stretch, Told
 from cli.demo import campaign
 from cli.demo.office import GaveUp, Office, Outside, forged
-from cli.demo.town import Town, manners
+from cli.demo.town import Does, Town, manners
 
 SCALE = 21_600
 """A day in four seconds: the sequences are written for it."""
+_SHARES = {
+    Does.REPLY: 0.25,
+    Does.OUT_OF_OFFICE: 0.10,
+    Does.BOUNCE: 0.10,
+    Does.ONE_CLICK: 0.08,
+    Does.PAGE: 0.06,
+    Does.ENCRYPTED: 0.04,
+    Does.FORGED: 0.04,
+}
+"""Of those who get mail, who answer it how: livelier than a real town, so that stops are many."""
 _SLOW_PACE = {"spacing": 0.25, "perMinute": 120}
 """Of one mailbox, so that limits are met."""
 
@@ -77,7 +87,7 @@ class Traffic:
         self._source = (forms["source"]["path"], forms["secret"])
         letters = await office.post("/sources", {"name": "Inbound mail"})
         source = (letters["source"]["id"], letters["secret"])
-        self._town = Town(self._mail_log, self._outside, source, manners(self._seed, self._plan.emails))
+        self._town = Town(self._mail_log, self._outside, source, manners(self._seed, self._plan.emails, _SHARES))
         self.told.answered = self._town.answered
 
     # --- while it lives

@@ -64,12 +64,12 @@ class Manner:
     by: By = "sender"
 
 
-def manners(seed: int, people: Sequence[str]) -> dict[str, Manner]:
+def manners(seed: int, people: Sequence[str], shares: Mapping[Does, float] = SHARES) -> dict[str, Manner]:
     """Who of the people, by address, does what; the same for the same seed and people, whatever their order."""
     dice = Random(f"town {seed}")
     drawn = iter(dice.sample(sorted(people), len(people)))
     found = {}
-    for does, share in SHARES.items():
+    for does, share in shares.items():
         for number in range(max(1, round(share * len(people)))):
             by = _BY.get(does, ("sender",))
             # A last mail is answered when all is over, so it stops nothing: the first three are.

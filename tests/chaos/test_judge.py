@@ -1,8 +1,10 @@
 """A calm story holds every invariant, and each invariant is broken by what it is there to see."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -68,6 +70,7 @@ def another_version(kind: str) -> str:
 NEW = "gen_random_uuid()"
 AGAIN = copied("attempts", "outcome = 'accepted'", number="number + 1", token=NEW)
 CLAIMED_LATE = "UPDATE attempts SET claimed_real = clock_timestamp()"
+OPEN = "UPDATE executions SET status = 'open', exit_reason = NULL, ended_at = NULL, due_at = anchor"
 STUCK = "UPDATE executions SET status = 'stuck', exit_reason = NULL, ended_at = NULL,"
 STILL = """
     UPDATE attempts SET claimed_real = s.since + interval '0.2 s',
@@ -204,15 +207,15 @@ TAMPERINGS: list[tuple[str, str]] = [
     ),
     (
         "every execution ended, or is kept still or stuck for a reason that is there",
-        "UPDATE executions SET status = 'open', exit_reason = NULL, ended_at = NULL, due_at = anchor",
+        f"{OPEN} WHERE kind = 'run'",
     ),
     (
         "every execution ended, or is kept still or stuck for a reason that is there",
-        f"{STUCK} stuck_reason = 'message_uncertain'",
+        f"{STUCK} stuck_reason = 'message_uncertain' WHERE kind = 'run'",
     ),
     (
         "every execution ended, or is kept still or stuck for a reason that is there",
-        f"{STUCK} stuck_reason = 'unexpected_error'",
+        f"{STUCK} stuck_reason = 'unexpected_error' WHERE kind = 'run'",
     ),
     ("every message is over, or uncertain or failed and says why", "UPDATE intents SET status = 'pending'"),
     (
@@ -335,7 +338,8 @@ async def test_the_judge_sees_what_breaks_an_invariant(story, name, sql):
             assert await connection.fetch(*numbered(QUERIES[name], given))
         else:
             (change,) = [change for change in CHANGES if change.promise == name]
-            assert not (await changed(Tampered(connection), story.told, change)).holds
+            certain = replace(story.told, repeats=Counter())  # on a busy machine a request may have been repeated
+            assert not (await changed(Tampered(connection), certain, change)).holds
 
 
 async def test_what_is_due_and_not_done_is_counted_unless_it_waits_for_somebody_else(story):
@@ -356,8 +360,7 @@ async def test_what_is_due_and_not_done_is_counted_unless_it_waits_for_somebody_
                     "UPDATE destinations SET paused_at = NULL, trouble = NULL, trouble_since = NULL"
                 )
                 await connection.execute("UPDATE destinations SET pace = '{}'")
-        await connection.execute("UPDATE executions SET status = 'open', exit_reason = NULL, ended_at = NULL,"
-                                 " due_at = anchor WHERE id = (SELECT id FROM executions LIMIT 1)")  # fmt: skip
+        await connection.execute(f"{OPEN} WHERE id = (SELECT id FROM executions LIMIT 1)")
         await connection.execute("INSERT INTO outbox (org_id, event_id) SELECT org_id, id FROM events LIMIT 1")
         assert await overdue(tables) == 3
 
