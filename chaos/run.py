@@ -36,6 +36,8 @@ _SETTLING_SECONDS = 240.0
 _PATIENCE = 180.0
 """Real seconds a client goes on trying: longer than all that may keep the API from answering, one after another."""
 _LOOK_EVERY = 0.25
+_CAUGHT_UP = "what was due at the last restart was done after"
+_QUIET = "nothing was left to come after"
 
 
 @dataclass
@@ -177,17 +179,17 @@ class _Run:
         await self._judge(tables, traffic)
 
     async def _calm(self, tables: Tables, traffic: Traffic, living: asyncio.Task[None]) -> None:
-        """How long it takes after the last restart until nothing that is due waits, and nothing is left to come."""
+        """How long after the last restart all that was due then is done, and nothing is left to come."""
         restored = time.monotonic()
         self._tell("the storm is over; everything runs again")
         figures = self._outcome.figures
         deadline = restored + _SETTLING_SECONDS
         while time.monotonic() < deadline:
             since = time.monotonic() - restored
-            if "nothing due waited after" not in figures and not await overdue(tables):
-                figures["nothing due waited after"] = f"{since:.1f} s"
+            if _CAUGHT_UP not in figures and not await overdue(tables, since):
+                figures[_CAUGHT_UP] = f"{since:.1f} s"
             if living.done() and traffic.at_rest and not await left_to_come(tables):
-                figures["nothing was left to come after"] = f"{since:.1f} s"
+                figures[_QUIET] = f"{since:.1f} s"
                 return
             await asyncio.sleep(_LOOK_EVERY)
 
