@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -102,12 +102,16 @@ def _leave(outcome: Outcome) -> None:
     outcome.folder.mkdir(parents=True, exist_ok=True)
     broken = {verdict.name: verdict.offending for verdict in outcome.verdicts if not verdict.holds}
     for name, value in {
-        "schedule": [asdict(fault) for fault in outcome.faults],
+        "schedule": outcome.faults,
         "told": outcome.told,
         "figures": outcome.figures,
         "offending": broken,
     }.items():
-        (outcome.folder / f"{name}.json").write_text(json.dumps(value, indent=2, default=str) + "\n")
+        (outcome.folder / f"{name}.json").write_text(json.dumps(value, indent=2, default=_plain) + "\n")
+
+
+def _plain(value: object) -> object:
+    return vars(value) if is_dataclass(value) else str(value)
 
 
 def _leaves(group: BaseExceptionGroup[GaveUp]) -> list[BaseException]:
