@@ -36,6 +36,7 @@ _SETTLING_SECONDS = 240.0
 _PATIENCE = 180.0
 """Real seconds a client goes on trying: longer than all that may keep the API from answering, one after another."""
 _LOOK_EVERY = 0.25
+_SAY_EVERY = 5.0
 _CAUGHT_UP = "what was due at the last restart was done after"
 _QUIET = "nothing was left to come after"
 
@@ -187,14 +188,18 @@ class _Run:
         restored = time.monotonic()
         self._tell("the storm is over; everything runs again")
         figures = self._outcome.figures
-        deadline = restored + _SETTLING_SECONDS
-        while time.monotonic() < deadline:
+        said = since = 0.0
+        while since < _SETTLING_SECONDS:
             since = time.monotonic() - restored
-            if _CAUGHT_UP not in figures and not await overdue(tables, since):
+            late, left = await overdue(tables, since), await left_to_come(tables)
+            if _CAUGHT_UP not in figures and not late:
                 figures[_CAUGHT_UP] = f"{since:.1f} s"
-            if living.done() and traffic.at_rest and not await left_to_come(tables):
+            if living.done() and traffic.at_rest and not left:
                 figures[_QUIET] = f"{since:.1f} s"
                 return
+            if since - said > _SAY_EVERY:
+                said = since
+                self._tell(f"{since:5.1f} s after it: {late} of what was due wait, {left} are left to come")
             await asyncio.sleep(_LOOK_EVERY)
 
     async def _judge(self, tables: Tables, traffic: Traffic) -> None:
