@@ -77,6 +77,8 @@ class _Ready:
     draft: Draft
     action: SendEmail
     content: Content
+    lost_subject: str
+    """The template of the subject that its thread began with, where what that said is not known any more."""
     now: datetime
 
 
@@ -182,13 +184,12 @@ class Send:
             address = (await addresses.known(tx, draft.email)).id
             if address != draft.row.address_id:
                 await intents.point_to(tx, id_, address)
-            step = definitions.route(draft.row.execution_kind, draft.row.document)[draft.row.step].step
-            action: SendEmail = step.action  # type: ignore[union-attr, assignment]  # only such a step writes messages
+            action = _action(draft, draft.row.step)
             content = action.content or await _stored(tx, action)
             if content is None:
                 await intents.unsendable(tx, id_, StuckReason.TEMPLATE_MISSING, f"template {action.template} is gone")
                 return 0
-            return _Ready(row, draft, action, content, tx.now)
+            return _Ready(row, draft, action, content, await _lost_subject(tx, draft), tx.now)
 
     async def _write(self, found: _Ready) -> Mail:
         """The mail as it is to leave. Raises `TemplateError`."""
@@ -196,10 +197,12 @@ class Send:
         unsubscribe = f"{self._links.public_url}/u/{token(self._link_key, row.id, Purpose.UNSUBSCRIBE)}"
         thread = found.draft.thread if found.action.thread == "same" else ()
         content, own_subject = found.content, found.content.subject.strip()
-        if not thread and not own_subject:
+        answered = thread[0].subject if thread else None
+        template = own_subject or ("-" if answered else found.lost_subject if thread else "")
+        if not template:
             raise TemplateError("template_broken", "the mail it answers has not left, and it has no subject of its own")
         rendered = await self._renderer.render(
-            content if own_subject else content.model_copy(update={"subject": "-"}),
+            content.model_copy(update={"subject": template}),
             {
                 **facts,
                 "sender": {"name": box.from_name, "email": box.from_email},
@@ -207,7 +210,7 @@ class Send:
                 "unsubscribeUrl": unsubscribe,
             },
         )
-        subject = reply_subject(thread[0][1]) if thread and not own_subject else rendered.subject
+        subject = rendered.subject if own_subject else reply_subject(answered or rendered.subject)
         domain, inbound = box.from_email.rpartition("@")[2], self._links.inbound_domain
         return Mail(
             message_id=message_id(row.id, domain),
@@ -219,8 +222,8 @@ class Send:
             subject=subject,
             text=rendered.text,
             html=rendered.html,
-            in_reply_to=thread[-1][0] if thread else None,
-            references=tuple(id_ for id_, _ in thread),
+            in_reply_to=thread[-1].message_id if thread else None,
+            references=tuple(sent.message_id for sent in thread),
             unsubscribe_url=unsubscribe,
             postal_address=box.postal_address,
         )
@@ -282,6 +285,19 @@ class Send:
                 log.warning("record_postponed", message=str(claim.id), error=type(error).__name__)
             await asyncio.sleep(pause)
             pause = min(pause * 2, 2.0)
+
+
+def _action(draft: Draft, step: str) -> SendEmail:
+    found = definitions.route(draft.row.execution_kind, draft.row.document)[step].step
+    return found.action  # type: ignore[union-attr, return-value]  # only such a step writes messages
+
+
+async def _lost_subject(tx: Transaction, draft: Draft) -> str:
+    if not draft.thread or draft.thread[0].subject is not None:
+        return ""
+    began = _action(draft, draft.thread[0].step)
+    content = began.content or await _stored(tx, began)
+    return content.subject.strip() if content else ""
 
 
 async def _stored(tx: Transaction, action: SendEmail) -> Content | None:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +19,7 @@ app = typer.Typer(
 
 @app.command()
 def up(
-    workers: Annotated[int, typer.Option(min=1, max=32, help="How many workers.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, max=32, help="How many workers; 0: nothing is sent, for repairs.")] = 1,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the API listens; 0: a free one.")] = 8000,
 ) -> None:
     """Serve for real use, data in ./.drumbeat/, until Ctrl-C."""
@@ -104,12 +105,29 @@ def namespace() -> None:
 @app.command()
 def doctor(
     repair: Annotated[bool, typer.Option("--repair", help="Show what a repair would poke and terminate.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="With --repair: do it.")] = False,
+    restored_from: Annotated[
+        str | None,
+        typer.Option(metavar="INSTANT", help="With --repair: when the backup was taken that the database is from."),
+    ] = None,
+    sent_log: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, dir_okay=False, readable=True, help="Settle what a mail server's log names as sent."),
+    ] = None,
+    log_is_complete: Annotated[
+        bool, typer.Option("--log-is-complete", help="What a restored backup left in doubt and no log names: not sent.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do what would be done.")] = False,
 ) -> None:
     """Say what is wrong with each component, and what to do."""
-    from cli.doctor import examine
+    from cli.doctor import Treatment, examine
 
-    if not asyncio.run(examine(repair=repair, yes=yes)):
+    if restored_from is not None and not repair:
+        raise typer.BadParameter("belongs to --repair", param_hint="--restored-from")
+    if log_is_complete and not sent_log:
+        raise typer.BadParameter("belongs to --sent-log", param_hint="--log-is-complete")
+    since = None if restored_from is None else _instant(restored_from)
+    asked = Treatment(repair, since, sent_log or (), log_is_complete, yes)
+    if not asyncio.run(examine(asked)):
         raise typer.Exit(1)
 
 
@@ -155,6 +173,17 @@ def _serve(service: str, *needed: str) -> None:
     found = settings.load(*needed)
     logs.configure(found.log_level, found.log_format, service=service)
     asyncio.run(getattr(wiring, f"serve_{service}")(found))
+
+
+def _instant(given: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(given)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        example = "2026-05-04T09:00:00+02:00"
+        raise typer.BadParameter(f"an instant with its offset, such as {example}", param_hint="--restored-from")
+    return found
 
 
 def _answer(body: object) -> None:

@@ -31,6 +31,8 @@ class Happening(StrEnum):
     FAILED = "failed"
     LOST = "lost"
     """Its claim's deadline passed, or its answer was cut off: it may have left."""
+    RESTORED = "restored"
+    """The database is an earlier one: what became of it since is not known."""
     SETTLED_SENT = "settled_sent"
     REARMED = "rearmed"
     BOUNCED = "bounced"
@@ -47,6 +49,7 @@ _TABLE: Mapping[Happening, Mapping[MessageStatus, MessageStatus]] = {
     Happening.POSTPONED: {_C: _P, _U: _P},
     Happening.FAILED: {_P: _F, _C: _F, _U: _F},
     Happening.LOST: {_C: _U},
+    Happening.RESTORED: dict.fromkeys((_P, _H, _C, _F), _U),
     Happening.SETTLED_SENT: {_U: _A},
     Happening.REARMED: {_F: _P, _U: _P},
     # Proof that it left, whatever was known before.

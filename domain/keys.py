@@ -20,6 +20,15 @@ class EffectKey(NamedTuple):
         return uuid5(_NAMESPACE, f"{self.execution}/{self.step}/{self.visit}/{kind}")
 
 
+def run_id(event: UUID, rule: UUID) -> UUID:
+    """The run of a rule for an event: the same whenever the event is matched, also by a database restored meanwhile.
+
+    Sorted as the event is, a UUIDv7 whose instant it keeps.
+    """
+    instant, chance = event.bytes[:6], uuid5(event, str(rule)).bytes[6:]
+    return UUID(bytes=instant + bytes([0x70 | chance[0] & 0x0F]) + chance[1:])
+
+
 def workflow_id(target: str, row: UUID) -> str:
     """The Temporal workflow that waits for a row; never personal data."""
     return f"{target}-{row}"

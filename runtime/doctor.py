@@ -1,7 +1,9 @@
 """What is wrong with each component, in words a stranger can act on; and the repair of what is open."""
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from uuid import UUID
 
 import httpx2
@@ -14,10 +16,11 @@ from temporalio.service import RPCError
 
 from domain.keys import mail_queue
 from domain.words import Target
-from runtime import comparison, migrating, temporal, wiring
+from runtime import comparison, migrating, sent_log, temporal, wiring
 from runtime.comparison import Compared
 from runtime.settings import Settings
-from store import executions, health, queues
+from runtime.trouble import TroubleError
+from store import executions, health, intents, queues, restoring
 from store.health import Standing
 from store.transaction import Database
 
@@ -47,7 +50,26 @@ class Repair:
     set_aside: int
     workflows: Compared | None
     """None where Temporal did not answer."""
+    restored: list[UUID] | None
+    """Messages that may have left since the backup; None where none was restored."""
     done: bool
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """Ids of messages, by what a mail server's log tells of those it was not known of whether they had left."""
+
+    named: int
+    """How many different Message-IDs of our making the log has."""
+    left: list[UUID]
+    not_sent: list[UUID]
+    unsettled: list[UUID]
+    """A person's to settle."""
+    done: bool
+
+
+class NotPast(TroubleError):  # noqa: N818  (what is wrong with the instant, said in words)
+    """No backup can have been taken then."""
 
 
 async def findings(settings: Settings) -> AsyncIterator[Finding]:
@@ -63,14 +85,17 @@ async def findings(settings: Settings) -> AsyncIterator[Finding]:
     yield await _of_api(settings)
 
 
-async def repair(settings: Settings, *, dry: bool) -> Repair:
+async def repair(settings: Settings, *, dry: bool, restored_from: datetime | None = None) -> Repair:
     """Terminates workflows that wait for nothing or cannot go on, then wakes every open row.
 
-    What was set aside is tried again. Safe at any time, any number of times.
+    What was set aside is tried again. Safe at any time, any number of times. Where the database was restored
+    from a backup, `restored_from` is the instant of that: sending is stopped first, and what may have left since
+    is made uncertain, once. Raises `NotPast`.
     """
     crossing = wiring.database(settings, settings.secret("relay_database_url"))
     app = wiring.database(settings, settings.secret("database_url"))
     try:
+        restored = None if restored_from is None else await _restored(app, crossing, restored_from, dry=dry)
         workflows = await _workflows(settings, crossing, dry=dry)
         # Read after that: whatever was poked while its workflow was being terminated is open and woken now.
         async with crossing.crossing() as connection:
@@ -94,8 +119,61 @@ async def repair(settings: Settings, *, dry: bool) -> Repair:
         reminders=counts[Target.REMINDER],
         set_aside=sum(failed.values()),
         workflows=workflows,
+        restored=restored,
         done=not dry,
     )
+
+
+async def settle(settings: Settings, files: Iterable[Path], *, complete: bool, dry: bool) -> Settlement:
+    """What the logs of mail servers name has left.
+
+    If they are `complete`, what a restored backup left in doubt and they do not name has not. Raises `OSError`.
+    """
+    crossing = wiring.database(settings, settings.secret("relay_database_url"))
+    app = wiring.database(settings, settings.secret("database_url"))
+    named = sent_log.read(files)
+    left: list[UUID] = []
+    not_sent: list[UUID] = []
+    unsettled: list[UUID] = []
+    try:
+        async with crossing.crossing() as connection:
+            orgs = await restoring.every_organization(connection)
+        for org in orgs:
+            async with app.transaction(org) as tx:
+                found = [id_ for some in _parts(list(named)) for id_ in await restoring.left(tx, some)]
+                open_ = [row for row in await restoring.uncertain(tx) if row.id not in named]
+            left += found
+            missing = [row.id for row in open_ if complete and row.reason == restoring.REASON]
+            not_sent += missing
+            unsettled += [row.id for row in open_ if row.id not in missing]
+            if not dry:
+                await _settle(app, org, {id_: named[id_] for id_ in found}, missing)
+    finally:
+        await app.close()
+        await crossing.close()
+    return Settlement(len(named), left, not_sent, unsettled, done=not dry)
+
+
+async def _settle(app: Database, org: UUID, left: Mapping[UUID, str], missing: Iterable[UUID]) -> None:
+    """Each in a transaction of its own, as a person would."""
+    for id_, message_id in left.items():
+        async with app.transaction(org) as tx:
+            await intents.logged(tx, id_, message_id)
+    for id_ in missing:
+        async with app.transaction(org) as tx:
+            await intents.settle(tx, id_, sent=False)
+
+
+async def _restored(app: Database, crossing: Database, since: datetime, *, dry: bool) -> list[UUID]:
+    async with crossing.crossing() as connection:
+        if not await restoring.is_past(connection, since):
+            raise NotPast(f"{since.isoformat()} is still to come; --restored-from takes the instant of the backup.")
+        orgs = await restoring.every_organization(connection)
+    marked: list[UUID] = []
+    for org in orgs:
+        async with app.transaction(org) as tx:
+            marked += await (restoring.in_doubt(tx, since) if dry else restoring.mark(tx, since))
+    return marked
 
 
 async def _workflows(settings: Settings, crossing: Database, *, dry: bool) -> Compared | None:

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import insert as insert_or
 from uuid_utils.compat import uuid7
 
 from domain.delivery import OVER
+from domain.keys import run_id
 from domain.match import Event, Refused, Start
 from domain.words import Awaits, EventType, ExecutionStatus, ExitReason, Kind, StepOutcome, StuckReason, Target
 from store import events as events_of
@@ -60,7 +61,7 @@ async def start_runs(tx: Transaction, decided: Sequence[tuple[Event, Start, Mapp
     rows = [
         {
             "org_id": tx.org,
-            "id": uuid7(),
+            "id": run_id(event.id, start.rule),
             "kind": Target.RUN.value,
             "definition_id": start.rule,
             "version_id": start.version,

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import func, insert, literal, select, text, update
+from sqlalchemy import case, func, insert, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from domain.delivery import OVER, Happening, after, open_to
@@ -27,10 +27,10 @@ from domain.words import (
     Suppression,
     Target,
 )
-from store import activities, addresses, events, executions, identity, mailboxes, queues, stops, suppressions
+from store import activities, addresses, events, executions, identity, mailboxes, queues, restoring, stops, suppressions
 from store.errors import IllegalTransition
 from store.events import Fact, Record
-from store.tables import attempts, destinations, intents
+from store.tables import attempts, destinations, intents, organizations
 from store.tables import executions as execution_table
 from store.transaction import Database, Origin, Transaction
 
@@ -68,8 +68,24 @@ async def write(
     address: UUID,
     due_at: datetime,
 ) -> UUID:
-    """A message to be sent at `due_at` or later; its id is the effect's, so twice is once."""
+    """A message to be sent at `due_at` or later; its id is the effect's, so twice is once.
+
+    After a restored backup, one that was planned before the repair may have left already: it is uncertain.
+    """
     id_ = key.made("message")
+    its_id = func.concat("<", id_, "@", func.split_part(destinations.c.from_email, "@", 2), ">")
+    may_have_left = (
+        select(its_id)
+        .join(organizations, organizations.c.id == destinations.c.org_id)
+        .where(
+            destinations.c.org_id == tx.org,
+            destinations.c.id == mailbox,
+            destinations.c.transport != "outbox",
+            organizations.c.restored_until >= due_at,
+        )
+    )
+    doubt = select(may_have_left.scalar_subquery().label("message_id")).cte("doubt")
+    sure = doubt.c.message_id.is_(None)
     row = {
         "org_id": tx.org,
         "id": id_,
@@ -80,13 +96,21 @@ async def write(
         "visit": key.visit,
         "contact_id": contact,
         "address_id": address,
-        "status": MessageStatus.PENDING.value,
         "due_at": due_at,
         "revision": 0,
         "created_at": tx.now,
         "updated_at": tx.now,
     }
-    made = insert_or(intents).values(row).on_conflict_do_nothing().returning(intents.c.destination_id).cte("made")
+    doubtful = {
+        "status": case((sure, MessageStatus.PENDING.value), else_=MessageStatus.UNCERTAIN.value),
+        "reason": case((~sure, restoring.REASON)),
+        "detail": case((~sure, restoring.DETAIL)),
+        "token": case((~sure, func.gen_random_uuid())),
+        "message_id": doubt.c.message_id,
+    }
+    columns = [literal(value, intents.c[name].type) for name, value in row.items()]
+    written = insert_or(intents).from_select([*row, *doubtful], select(*columns, *doubtful.values()))
+    made = written.on_conflict_do_nothing().returning(intents.c.destination_id).cte("made")
     count = select(func.count()).select_from(made)
     await tx.write(count.add_cte(queues.waking(tx, Target.MAILBOX, made, "destination_id")))
     return id_
@@ -417,22 +441,48 @@ async def asks(tx: Transaction, execution: Record) -> bool:
 # --- what people and letters say of it
 
 
-async def settle(tx: Transaction, id: UUID, *, sent: bool) -> bool:
-    """A person's word on an uncertain message: it has left, or it is to be sent again. False unless it is uncertain."""
+async def settle(tx: Transaction, id: UUID, *, sent: bool, reason: str = "settled_by_a_person") -> bool:
+    """A word on an uncertain message: it has left, or it is to be sent again. False unless it is uncertain."""
     execution, message = await _owned(tx, id)
     if message.status != MessageStatus.UNCERTAIN:
         return False
     if sent:
-        left = await _last_claim(tx, message)
-        told = await _move(
-            tx, message, Happening.SETTLED_SENT, None, accepted_at=left, reason="settled_by_a_person", detail=None
-        )
-        assert told is not None  # noqa: S101  (it is locked and uncertain)
-        await _left(tx, told, execution)
+        await _has_left(tx, execution, message, reason)
     else:
         await _rearmed(tx, message, execution)
     await _goes_on(tx, execution)
     return True
+
+
+async def logged(tx: Transaction, id: UUID, message_id: str) -> bool:
+    """Its mail server's log names it, under this Message-ID: it has left. False where that is nothing new.
+
+    That holds as well for one that these rows, restored from a backup, never saw tried.
+    """
+    execution, message = await _owned(tx, id)
+    if message.attempts == 0:
+        doubt = {"token": uuid4(), "reason": restoring.REASON}
+        message = await _move(tx, message, Happening.RESTORED, None, **doubt) or message
+    if message.status != MessageStatus.UNCERTAIN:
+        return False
+    await _has_left(tx, execution, message, "named_in_a_log", message_id=message_id)
+    await _goes_on(tx, execution)
+    return True
+
+
+async def _has_left(
+    tx: Transaction,
+    execution: Record,
+    message: Record,
+    reason: str,
+    **values: Any,  # noqa: ANN401  (columns)
+) -> None:
+    left = await _last_claim(tx, message)
+    told = await _move(
+        tx, message, Happening.SETTLED_SENT, None, accepted_at=left, reason=reason, detail=None, **values
+    )
+    assert told is not None  # noqa: S101  (it is locked and uncertain)
+    await _left(tx, told, execution)
 
 
 async def retry(tx: Transaction, id: UUID, kind: Target) -> None:
@@ -673,7 +723,8 @@ async def _left(tx: Transaction, message: Record, execution: Record) -> None:
         tx.acting(Origin(actor, execution.definition_id, tuple(execution.chain))),
         {
             "type": "email",
-            "subject": message.rendered["subject"][:255] or "(no subject)",
+            # What one said that a restored backup never saw leave is not known.
+            "subject": (message.rendered or {}).get("subject", "")[:255] or "(no subject)",
             "direction": "outbound",
             "contact_id": message.contact_id,
             "company_id": execution.company_id,
@@ -698,11 +749,17 @@ async def _answered(tx: Transaction, claim: Claim, outcome: str, answer: str) ->
 
 
 async def _last_claim(tx: Transaction, message: Record) -> datetime:
-    """When the latest attempt was taken: the best that is known of when it left."""
+    """When the latest attempt was taken: the best that is known of when it left.
+
+    The earliest that it can be, where a restored backup has forgotten: what counts from it may have left, too.
+    """
     statement = select(func.max(attempts.c.claimed_at)).where(
         attempts.c.org_id == tx.org, attempts.c.intent_id == message.id
     )
     found: datetime | None = (await tx.execute(statement)).scalar_one()
+    if found is None and message.reason == restoring.REASON:
+        since = (await identity.organization(tx)).restored_since
+        return max(since, message.due_at) if since else tx.now
     return found or tx.now
 
 

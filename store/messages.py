@@ -20,17 +20,26 @@ from store.transaction import Transaction
 
 
 @dataclass(frozen=True)
+class Sent:
+    """A mail that a further one may answer; `subject` is None where a restored backup never saw it leave."""
+
+    message_id: str
+    subject: str | None
+    step: str
+
+
+@dataclass(frozen=True)
 class Draft:
     """All that a message is written from: its step's document, the facts as they are, the thread before it.
 
-    `email` is the contact's address now, None where there is none. `thread` has the Message-IDs
-    and subjects of what the execution has sent before, oldest first.
+    `email` is the contact's address now, None where there is none. `thread` is what the execution
+    has sent before, oldest first.
     """
 
     row: Record
     facts: Mapping[str, Any]
     email: str | None
-    thread: tuple[tuple[str, str], ...]
+    thread: tuple[Sent, ...]
 
 
 async def draft(tx: Transaction, id: UUID) -> Draft:
@@ -98,7 +107,8 @@ async def attempts_of(tx: Transaction, id: UUID) -> list[Record]:
 
 async def in_outbox(tx: Transaction, span: Span) -> Page:
     """What the local outbox has kept: accepted messages of mailboxes that send nowhere else."""
-    query = _told(tx).where(destinations.c.transport == "outbox", intents.c.accepted_at.is_not(None))
+    kept = destinations.c.transport == "outbox", intents.c.accepted_at.is_not(None), intents.c.rendered.is_not(None)
+    query = _told(tx).where(*kept)
     return await page(tx, query, intents.c.id, span)
 
 
@@ -108,10 +118,10 @@ async def of_execution(tx: Transaction, execution: UUID) -> list[Record]:
     return list((await tx.execute(statement.order_by(intents.c.due_at, intents.c.id))).all())
 
 
-async def _thread(tx: Transaction, row: Record) -> tuple[tuple[str, str], ...]:
+async def _thread(tx: Transaction, row: Record) -> tuple[Sent, ...]:
     this = aliased(intents)
     statement = (
-        select(this.c.message_id, this.c.rendered["subject"].astext.label("subject"), this.c.accepted_at)
+        select(this.c.message_id, this.c.rendered["subject"].astext.label("subject"), this.c.step)
         .where(
             this.c.org_id == tx.org,
             this.c.execution_id == row.execution_id,
@@ -120,7 +130,7 @@ async def _thread(tx: Transaction, row: Record) -> tuple[tuple[str, str], ...]:
         )
         .order_by(this.c.accepted_at, this.c.due_at)
     )
-    return tuple((one.message_id, one.subject) for one in await tx.execute(statement))
+    return tuple(Sent(one.message_id, one.subject, one.step) for one in await tx.execute(statement))
 
 
 async def _user(tx: Transaction, id: UUID | None) -> Record | None:

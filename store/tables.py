@@ -58,6 +58,8 @@ organizations = Table(
     Column("sending_stopped_at", _at),
     Column("sending_stopped_by", Uuid),
     Column("sending_note", Text),
+    Column("restored_since", _at),
+    Column("restored_until", _at),
 )
 users = _table(
     "users", id=Uuid, email=Text, name=Text, role=Text, manager_id=Uuid, avatar_url=Text,

@@ -133,8 +133,11 @@ class Database:
 
     @asynccontextmanager
     async def crossing(self) -> AsyncIterator[AsyncConnection]:
-        """Reads what is not of one organization: the listed crossings of the migration. Never writes."""
-        async with self._engine.connect() as connection:
+        """Reads what is not of one organization: the listed crossings of the migration. Never writes.
+
+        Each statement is by itself: a long answer that is being read keeps no transaction idle, which would be cut off.
+        """
+        async with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             yield connection
 
     async def _open(self, org: UUID, lock_seconds: float) -> tuple[AsyncConnection, Any]:
