@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,6 +36,9 @@ _SETTLING_SECONDS = 240.0
 _PATIENCE = 180.0
 """Real seconds a client goes on trying: longer than all that may keep the API from answering, one after another."""
 _LOOK_EVERY = 0.25
+_SAY_EVERY = 5.0
+_CAUGHT_UP = "what was due at the last restart was done after"
+_QUIET = "nothing was left to come after"
 
 
 @dataclass
@@ -100,12 +103,16 @@ def _leave(outcome: Outcome) -> None:
     outcome.folder.mkdir(parents=True, exist_ok=True)
     broken = {verdict.name: verdict.offending for verdict in outcome.verdicts if not verdict.holds}
     for name, value in {
-        "schedule": [asdict(fault) for fault in outcome.faults],
+        "schedule": outcome.faults,
         "told": outcome.told,
         "figures": outcome.figures,
         "offending": broken,
     }.items():
-        (outcome.folder / f"{name}.json").write_text(json.dumps(value, indent=2, default=str) + "\n")
+        (outcome.folder / f"{name}.json").write_text(json.dumps(value, indent=2, default=_plain) + "\n")
+
+
+def _plain(value: object) -> object:
+    return vars(value) if is_dataclass(value) else str(value)
 
 
 def _leaves(group: BaseExceptionGroup[GaveUp]) -> list[BaseException]:
@@ -177,18 +184,22 @@ class _Run:
         await self._judge(tables, traffic)
 
     async def _calm(self, tables: Tables, traffic: Traffic, living: asyncio.Task[None]) -> None:
-        """How long it takes after the last restart until nothing that is due waits, and nothing is left to come."""
+        """How long after the last restart all that was due then is done, and nothing is left to come."""
         restored = time.monotonic()
         self._tell("the storm is over; everything runs again")
         figures = self._outcome.figures
-        deadline = restored + _SETTLING_SECONDS
-        while time.monotonic() < deadline:
+        said = since = 0.0
+        while since < _SETTLING_SECONDS:
             since = time.monotonic() - restored
-            if "nothing due waited after" not in figures and not await overdue(tables):
-                figures["nothing due waited after"] = f"{since:.1f} s"
-            if living.done() and traffic.at_rest and not await left_to_come(tables):
-                figures["nothing was left to come after"] = f"{since:.1f} s"
+            late, left = await overdue(tables, since), await left_to_come(tables)
+            if _CAUGHT_UP not in figures and not late:
+                figures[_CAUGHT_UP] = f"{since:.1f} s"
+            if living.done() and traffic.at_rest and not left:
+                figures[_QUIET] = f"{since:.1f} s"
                 return
+            if since - said > _SAY_EVERY:
+                said = since
+                self._tell(f"{since:5.1f} s after it: {late} of what was due wait, {left} are left to come")
             await asyncio.sleep(_LOOK_EVERY)
 
     async def _judge(self, tables: Tables, traffic: Traffic) -> None:

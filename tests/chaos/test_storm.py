@@ -9,11 +9,18 @@ from pathlib import Path
 import psutil
 import pytest
 
+from chaos.schedule import Kind, schedule
+
 ROOT = Path(__file__).parent.parent.parent
-SEED = 5
+SEED = 52
+"""Of whose first minute it is certain that it has a fault of every kind."""
 
 
-@pytest.mark.timeout(420)
+def test_the_minute_has_every_kind_of_fault():
+    assert {fault.kind for fault in schedule(SEED, 60)} == set(Kind)
+
+
+@pytest.mark.timeout(600)
 def test_a_storm_of_a_minute_loses_nothing_doubles_nothing_and_sends_nothing_after_a_stop(tmp_path):
     environment = {**os.environ, "DRUMBEAT_HOME": str(tmp_path), "NO_COLOR": "1", "COLUMNS": "200"}
     storm = subprocess.run(
