@@ -17,6 +17,7 @@ from api.shapes import Given, Many, Shown
 from domain.inbound_mail import LetterKind
 from domain.words import LetterStatus
 from store import letters
+from store.errors import NotFound
 from store.events import Record
 from store.transaction import Transaction
 
@@ -82,9 +83,11 @@ async def get_letter(id: UUID, call: Reading) -> LetterOne:
 
 @router.get("/{id}/raw", response_class=Response, responses={**responses(HTTPStatus.NOT_FOUND), **RFC822})
 async def get_raw_letter(id: UUID, call: Reading) -> Response:
-    """As it came, byte for byte. Nobody has looked at what is in it."""
+    """As it came, byte for byte, until half a year after it was read. Nobody has looked at what is in it."""
     async with call.transaction() as tx:
         raw = await letters.raw(tx, id)
+    if not raw:
+        raise NotFound("Raw form")
     return attached(raw, f"letter-{id}.eml")
 
 

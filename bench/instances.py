@@ -1,7 +1,6 @@
 """What creating a Walk costs a worker: each wake of a workflow that was not in its cache pays it."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,22 +9,23 @@ from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
+from bench.bed import Size
+from bench.rows import Row
 from runtime.wiring import sandbox
 from workflows.walk import Walk
 
 COUNT = 100
-ROUNDS = 5
 MOST = 1.0
 """Seconds of CPU for a hundred: the design's bar."""
 _HISTORY = Path(__file__).parent.parent / "tests" / "workflows" / "histories" / "in_its_first_wait.json"
 
 
-async def rows() -> list[dict[str, object]]:
-    """The CPU time of a hundred instances up to their first wait, the best of five rounds after one to warm up."""
+async def rows(size: Size) -> list[Row]:
+    """The CPU time of a hundred instances up to their first wait, the best of a few rounds after one to warm up."""
     history = _HISTORY.read_text()
     await _create(history)
-    seconds = min([await _create(history) for _ in range(ROUNDS)])
-    return [{"name": f"walk.create_{COUNT}", "value": round(seconds, 3), "unit": "s of CPU", "most": MOST}]
+    seconds = min([await _create(history) for _ in range(size.of(2, 5, 5))])
+    return [Row(f"walk.create_{COUNT}", seconds, "s of CPU", most=MOST)]
 
 
 async def _create(history: str) -> float:
@@ -46,11 +46,3 @@ async def _create(history: str) -> float:
     if result.replay_failures:
         raise RuntimeError(str(next(iter(result.replay_failures.values()))))
     return seconds
-
-
-if __name__ == "__main__":
-    from runtime.ending import end
-
-    for _row in asyncio.run(rows()):
-        print(json.dumps(_row))  # noqa: T201  (its answer)
-    end(0)

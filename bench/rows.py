@@ -29,8 +29,8 @@ class Row:
     def less(
         cls, name: str, value: float, unit: str, baseline: float, *, most: float | None = None, note: str = ""
     ) -> Self:
-        """A figure of which less is better, such as milliseconds of CPU."""
-        return cls(name, value, unit, baseline, baseline / value, most=most, note=note)
+        """A figure of which less is better, such as milliseconds of CPU; nothing at all has no ratio."""
+        return cls(name, value, unit, baseline, baseline / value if value else None, most=most, note=note)
 
     @property
     def keeps(self) -> bool:

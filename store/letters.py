@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID
@@ -92,8 +93,25 @@ async def unread(connection: AsyncConnection) -> dict[UUID, list[UUID]]:
     return found
 
 
+async def forget_raw(tx: Transaction, period: timedelta, most: int) -> int:
+    """Empties the raw form of letters that were read so long ago; what was read of them stays. How many."""
+    old = (
+        select(letters.c.id)
+        .where(
+            letters.c.org_id == tx.org,
+            letters.c.status.in_([LetterStatus.READ, LetterStatus.SETTLED]),
+            letters.c.read_at < tx.now - period,
+            func.length(letters.c.raw) > 0,
+        )
+        .limit(most)
+        .with_for_update(skip_locked=True)
+    )
+    emptied = update(letters).where(letters.c.org_id == tx.org, letters.c.id.in_(old)).values(raw=b"")
+    return (await tx.execute(emptied)).rowcount
+
+
 async def raw(tx: Transaction, id: UUID) -> bytes:
-    """As it came. Raises `NotFound`."""
+    """As it came; empty when that is no longer kept. Raises `NotFound`."""
     found: bytes | None = (
         await tx.execute(select(letters.c.raw).where(letters.c.org_id == tx.org, letters.c.id == id))
     ).scalar_one_or_none()

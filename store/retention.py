@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import Column, Table, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from store import letters
 from store.tables import idempotency_keys, inbox, organizations, outbox, wakes
 from store.transaction import Transaction
 
@@ -22,14 +23,17 @@ KEPT: dict[Table, tuple[str, timedelta]] = {
 }
 """Table → the column its age is told by, and how long its rows are kept, in real time."""
 
+LETTERS = timedelta(days=180)
+"""How long after it was read a letter is kept as it came, in business time; what was read of it stays."""
+
 
 async def organizations_by_id(connection: AsyncConnection) -> list[UUID]:
     return list((await connection.execute(select(organizations.c.id))).scalars())
 
 
 async def let_go(tx: Transaction) -> int:
-    """Deletes rows past their time; how many."""
-    count = 0
+    """Deletes rows past their time, and the raw form of old letters; how many."""
+    count = await letters.forget_raw(tx, LETTERS, BATCH)
     for table, (column, period) in KEPT.items():
         age: Column[object] = table.c[column]
         old = (

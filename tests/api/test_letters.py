@@ -1,10 +1,11 @@
+from datetime import timedelta
 from uuid import UUID
 
 import pytest
 
 from domain.inbound_mail import LetterKind, read
 from domain.link_tokens import subkey
-from store import letters
+from store import letters, retention
 from tests.api.conftest import MASTER_KEY
 from tests.api.mailing import STRANGER, post, raw_mail, reply_address
 
@@ -58,6 +59,17 @@ async def test_the_raw_form_is_a_file_that_no_browser_shows(post_office, office)
     assert answer.headers["content-disposition"].startswith("attachment;")
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "sandbox" in answer.headers["content-security-policy"]
+
+
+async def test_a_raw_form_that_is_no_longer_kept_is_not_found(post_office, office):
+    letter = await came(post_office, raw_mail())
+    async with post_office.base.transaction() as tx:
+        await letters.understood(tx, UUID(letter), read(raw_mail()))
+    await post_office.base.pass_time(timedelta(days=181))
+    async with post_office.base.transaction() as tx:
+        await retention.let_go(tx)
+    assert (await office.readonly.get(f"/letters/{letter}/raw")).status_code == 404
+    assert (await office.readonly.get(f"/letters/{letter}")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -88,3 +88,24 @@ async def test_a_great_many_go_in_batches(base, monkeypatch):
     )
     cleaning = Retention(base.crossing, base.app)
     assert [await cleaning.once() for _ in range(4)] == [10, 10, 5, 0]
+
+
+@pytest.mark.parametrize("status", ["read", "settled"])
+async def test_a_letters_raw_form_goes_half_a_year_after_it_was_read(base, status):
+    before = await filled(base)
+    await as_admin(base, f"UPDATE letters SET raw = 'came', status = '{status}', read_at = business_now()")
+    await base.pass_time(timedelta(days=179))
+    assert await Retention(base.crossing, base.app).once() == 0
+    await base.pass_time(timedelta(days=2))
+    assert await Retention(base.crossing, base.app).once() == 1
+    assert await base.value("SELECT raw FROM letters") == b""
+    assert await counts(base) == before
+    assert await Retention(base.crossing, base.app).once() == 0
+
+
+@pytest.mark.parametrize("status", ["received", "unreadable"])
+async def test_a_letter_that_nobody_has_understood_keeps_its_raw_form(base, status):
+    await filled(base)
+    await as_admin(base, f"UPDATE letters SET raw = 'came', status = '{status}', read_at = '2020-01-01'")
+    assert await Retention(base.crossing, base.app).once() == 0
+    assert await base.value("SELECT raw FROM letters") == b"came"
