@@ -11,7 +11,7 @@ import asyncpg
 from sqlalchemy import CursorResult, Executable, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.util import greenlet_spawn
+from sqlalchemy.util import await_only, greenlet_spawn
 
 from store.errors import is_bad_value, is_constraint, reference_error
 
@@ -143,14 +143,24 @@ class Database:
         It goes to the driver as it is, without the library's own transaction around it. What the server refuses is
         None as well: then nothing was written.
         """
-        async with self._driver() as connection:
-            try:
-                rows = await connection.fetch(statement, *values)
-            except asyncpg.PostgresError as error:
-                if not (is_constraint(error) or is_bad_value(error)):
-                    raise
-                return None
+        try:
+            rows = await greenlet_spawn(self._sent, statement, values)
+        except asyncpg.PostgresError as error:
+            if not (is_constraint(error) or is_bad_value(error)):
+                raise
+            return None
         return tuple(rows[0]) if rows else None
+
+    def _sent(self, statement: str, values: Sequence[Any]) -> list[asyncpg.Record]:
+        """In the library's greenlet, as the pool wants it. A connection that died in the pool is not used."""
+        pooled = self._engine.sync_engine.raw_connection()
+        while (driver := cast("asyncpg.Connection", pooled.driver_connection)).is_closed():
+            pooled.invalidate()
+            pooled = self._engine.sync_engine.raw_connection()
+        try:
+            return list(await_only(driver.fetch(statement, *values)))
+        finally:
+            pooled.close()
 
     @asynccontextmanager
     async def crossing(self) -> AsyncIterator[AsyncConnection]:
@@ -164,18 +174,6 @@ class Database:
     async def _commit(self, connection: AsyncConnection) -> None:
         """Before it nothing has happened, after it all of it has."""
         await connection.commit()
-
-    @asynccontextmanager
-    async def _driver(self) -> AsyncIterator[asyncpg.Connection]:
-        """A pooled connection's driver. One that died while it lay in the pool is not given out."""
-        pooled = await self._engine.raw_connection()
-        while (driver := cast("asyncpg.Connection", pooled.driver_connection)).is_closed():
-            await greenlet_spawn(pooled.invalidate)
-            pooled = await self._engine.raw_connection()
-        try:
-            yield driver
-        finally:
-            await greenlet_spawn(pooled.close)
 
     async def _open(self, org: UUID, lock_seconds: float) -> tuple[AsyncConnection, Any]:
         values = {"org": str(org), "lock": f"{int(lock_seconds * 1000)}ms"}
