@@ -110,7 +110,8 @@ async def rows(size: Size) -> list[Row]:
         answers = _told("runs.no_wait", found, statements)
         found_waiting = await _compare({name: contenders[name] for name in waiting}, waiting, WAIT, "runs that wait")
         statements = await _statements(one, wakes=2)
-        return [*idle, *answers, *_against_workflows(found), *_told("runs.waiting", found_waiting, statements)]
+        whole = Row("idle.cpu", 1000 * sum(one.idle.get(name, 0) for name in _OURS), "ms of CPU a second")
+        return [whole, *idle, *answers, *_against_workflows(found), *_told("runs.waiting", found_waiting, statements)]
 
 
 def _told(name: str, found: dict[str, Figures], statements: float) -> list[Row]:
