@@ -3,14 +3,13 @@
 Every verb that changes a message also tells its owner, the execution, in the same transaction.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import func, insert, literal, select, text, update
-from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from domain.delivery import OVER, Happening, after, open_to
 from domain.due import Calendar
@@ -30,6 +29,7 @@ from domain.words import (
 from store import activities, addresses, events, executions, identity, mailboxes, queues, stops, suppressions
 from store.errors import IllegalTransition
 from store.events import Fact, Record
+from store.rowsets import filled
 from store.tables import attempts, destinations, intents
 from store.tables import executions as execution_table
 from store.transaction import Database, Origin, Transaction
@@ -59,37 +59,43 @@ class Unclaimed:
     seconds: float | None = None
 
 
-async def write(
-    tx: Transaction,
-    key: EffectKey,
-    *,
-    mailbox: UUID,
-    contact: UUID,
-    address: UUID,
-    due_at: datetime,
-) -> UUID:
-    """A message to be sent at `due_at` or later; its id is the effect's, so twice is once."""
-    id_ = key.made("message")
-    row = {
+@dataclass(frozen=True)
+class Written:
+    """A message that an effect writes, to be sent at `due_at` or later."""
+
+    key: EffectKey
+    mailbox: UUID
+    contact: UUID
+    address: UUID
+    due_at: datetime
+
+
+async def write(tx: Transaction, written: Sequence[Written]) -> None:
+    """Messages to be sent; the id of each is its effect's, so twice is once."""
+    rows = [
+        {
+            "id": one.key.made("message"),
+            "destination_id": one.mailbox,
+            "execution_id": one.key.execution,
+            "step": one.key.step,
+            "visit": one.key.visit,
+            "contact_id": one.contact,
+            "address_id": one.address,
+            "due_at": one.due_at,
+        }
+        for one in written
+    ]
+    always = {
         "org_id": tx.org,
-        "id": id_,
         "kind": "message",
-        "destination_id": mailbox,
-        "execution_id": key.execution,
-        "step": key.step,
-        "visit": key.visit,
-        "contact_id": contact,
-        "address_id": address,
         "status": MessageStatus.PENDING.value,
-        "due_at": due_at,
         "revision": 0,
         "created_at": tx.now,
         "updated_at": tx.now,
     }
-    made = insert_or(intents).values(row).on_conflict_do_nothing().returning(intents.c.destination_id).cte("made")
+    made = filled(intents, always, rows).on_conflict_do_nothing().returning(intents.c.destination_id).cte("made")
     count = select(func.count()).select_from(made)
     await tx.write(count.add_cte(queues.waking(tx, Target.MAILBOX, made, "destination_id")))
-    return id_
 
 
 _STANDING = """
