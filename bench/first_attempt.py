@@ -51,6 +51,8 @@ async def rows(runs: int = RUNS) -> list[dict[str, object]]:
             await office.move(count)
             seconds, mine, theirs = await _relayed(relay)
             bar = {"least": PER_SECOND} if name == "set_based" else {}
+            if unfinished := await office.unfinished():
+                raise RuntimeError(f"{unfinished} runs and events are not finished")
             found.append(
                 {"name": f"first_attempt.{name}.per_second", "value": round(count / seconds, 1), "unit": "/s"} | bar
             )
@@ -64,7 +66,10 @@ class _Each(Relay):
     """One that tries every run in a savepoint of its own, as it does where a batch has failed."""
 
     async def _attempt(self, tx: Transaction, runs: Sequence[UUID]) -> list[UUID]:
-        return [waiting for run in runs for waiting in await super()._attempt(tx, [run])]
+        waiting: list[UUID] = []
+        for run in runs:
+            waiting += await super()._attempt(tx, [run])
+        return waiting
 
 
 class _Office:
@@ -96,6 +101,12 @@ class _Office:
             "currency": "USD",
             "expected_close_date": None,
         }
+
+    async def unfinished(self) -> int:
+        """What the relay has left: runs that have not ended, events that were not matched."""
+        left = "SELECT (SELECT count(*) FROM executions WHERE status <> 'ended') + (SELECT count(*) FROM outbox)"
+        async with self._admin.crossing() as connection:
+            return int((await connection.exec_driver_sql(left)).scalar_one())
 
     async def analyze(self) -> None:
         """As autovacuum does of itself within a minute."""
