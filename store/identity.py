@@ -4,12 +4,13 @@ import hashlib
 import os
 import secrets
 from base64 import b64encode
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, insert, select, text, update
+from sqlalchemy import Select, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
@@ -20,6 +21,7 @@ from store.at_once import Warrant
 from store.errors import Duplicate, NotFound
 from store.events import Record
 from store.pages import Page, Span, equal, page
+from store.rowsets import among
 from store.sealing import seal, unseal
 from store.tables import api_keys, contacts, executions, organizations, pipelines, sources, stages, users
 from store.transaction import Database, Origin, Transaction
@@ -157,15 +159,25 @@ async def search_users(tx: Transaction, span: Span, *, role: Role | None = None)
 
 async def manager_of(tx: Transaction, user: UUID) -> UUID | None:
     """Who is told when `user` does not act: the manager, else the first active admin."""
-    return await _user(
-        tx, select(users.c.manager_id).where(users.c.org_id == tx.org, users.c.id == user)
-    ) or await first_admin(tx)
+    return (await managers_of(tx, [user])).get(user)
+
+
+async def managers_of(tx: Transaction, of: Collection[UUID]) -> dict[UUID, UUID | None]:
+    """As `manager_of`, of many users."""
+    manager = func.coalesce(users.c.manager_id, _first_admin(tx).scalar_subquery())
+    statement = select(users.c.id, manager.label("manager")).where(users.c.org_id == tx.org, among(users.c.id, of))
+    return {row.id: row.manager for row in await tx.execute(statement)}
 
 
 async def first_admin(tx: Transaction) -> UUID | None:
     """Who gets what has no owner."""
-    admins = select(users.c.id).where(users.c.org_id == tx.org, users.c.role == Role.ADMIN, users.c.is_active)
-    return await _user(tx, admins.order_by(users.c.created_at, users.c.id).limit(1))
+    return await _user(tx, _first_admin(tx))
+
+
+def _first_admin(tx: Transaction) -> Select[tuple[UUID]]:
+    admins = users.alias("admins")
+    active = select(admins.c.id).where(admins.c.org_id == tx.org, admins.c.role == Role.ADMIN, admins.c.is_active)
+    return active.order_by(admins.c.created_at, admins.c.id).limit(1)
 
 
 async def who_mends(tx: Transaction, execution: UUID) -> UUID | None:
