@@ -26,10 +26,12 @@ from cli.demo.campaign import INBOUND_DOMAIN
 from cli.demo.judge import Tables, Verdict
 from cli.demo.mail_host import MailHost
 from cli.demo.office import GaveUp, Office, Outside
+from runtime import obtain
 from runtime.attaching import temporal_server
 from runtime.folders import CHECKOUT
 from runtime.processes import DATABASE, Stack
 from runtime.settings import EmbeddedSettings
+from runtime.trouble import TroubleError
 
 _SETTLING_SECONDS = 240.0
 """The longest until nothing is left to come: the last sequence's days, and a mailbox's longest pause after trouble."""
@@ -58,13 +60,20 @@ class Outcome:
 
 
 async def run(seed: int, seconds: float, *, keep: bool) -> bool:
-    """Has a storm of that many seconds, judges it, and says what came of it; True if every invariant held."""
+    """Has a storm of that many seconds, judges it, and says what came of it; True if every invariant held.
+
+    Raises `TroubleError` where it may not kill what it would run on.
+    """
+    found = temporal_server()
+    if found.kind is obtain.Kind.ADDRESS:
+        message = "TEMPORAL_ADDRESS names a server; a storm needs one of its own, to kill."
+        raise TroubleError(message)
     console = Console(stderr=True, highlight=False)
     console.print(f"Seed {seed}: a storm of {seconds:.0f} s.")
     folder = EmbeddedSettings().home / "chaos" / f"{seed}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     outcome = Outcome(seed, folder, _faults(seed, seconds, console))
     try:
-        await _Run(outcome, seconds, console).run()
+        await _Run(outcome, seconds, found, console).run()
     except* GaveUp as gave_up:
         outcome.verdicts += [Verdict("every request was answered", [str(each) for each in _leaves(gave_up)])]
     finally:
@@ -126,7 +135,7 @@ def _leaves(group: BaseExceptionGroup[GaveUp]) -> list[BaseException]:
 class _Run:
     """The processes of one storm, and what is done with them."""
 
-    def __init__(self, outcome: Outcome, seconds: float, console: Console) -> None:
+    def __init__(self, outcome: Outcome, seconds: float, found: obtain.Found, console: Console) -> None:
         self._outcome = outcome
         self._seconds = seconds
         self._console = console
@@ -135,7 +144,7 @@ class _Run:
         self._mail = MailHost(outcome.folder, self._tell)
         self._stack = Stack(
             outcome.folder,
-            temporal_server(),
+            found,
             workers=len(WORKERS),
             relays=len(RELAYS),
             scale=SCALE,
