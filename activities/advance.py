@@ -114,7 +114,7 @@ async def advance_all(
     """Takes every step that is due of each run or enrollment: at most `most`, and for a second in all.
 
     They go round by round, one step each, and what a round does is done at once. The rows are the
-    same as if each had gone alone, in the order of their ids: one that would meet a record which
+    same as if each had gone alone, in the order of their events and rules: one that would meet a record which
     another before it writes to, or write to one that such another looks at, waits until that rests.
     What the database refuses in one is raised for all, of one alone as `StepUnable`. One that awaits
     a fact needs no workflow: whoever records the fact wakes it.
@@ -141,6 +141,8 @@ class _Batch:
     async def locked(cls, tx: Transaction, ids: Sequence[UUID]) -> "_Batch":
         due = await executions.lock_due(tx, ids)
         messages = await executions.last_messages(tx, due)
+        # Ids are what they are locked by, and say nothing of what came first.
+        due.sort(key=lambda one: (one.event_id or one.id, one.definition_id))
         batch = cls(tx, ids, [_Walk(one, messages.get(one.message_id)) for one in due])
         for walk in batch._walks:
             if walk.paused:

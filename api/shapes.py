@@ -1,6 +1,7 @@
 """What bodies are made of: camelCase both ways, unknown fields refused by name."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -59,7 +60,7 @@ class Shown(BaseModel):
 
 def shown(body: Shown, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> Response:
     """An answer as it goes out, written once, by the model itself."""
-    return Response(body.model_dump_json(), status, headers, "application/json")
+    return Response(body.model_dump_json(by_alias=True), status, headers, "application/json")
 
 
 class Many(Shown):
@@ -102,6 +103,13 @@ def _address(text: str) -> str:
         raise PydanticCustomError("bad_email", "{why}", {"why": str(error)}) from None
 
 
+def _in_utc(value: datetime) -> datetime:
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("instant", "is before or after all the years there are") from None
+
+
 _Storable = AfterValidator(storable)
 Line = Annotated[str, Field(min_length=1, max_length=255), _Storable]
 Words = Annotated[str, Field(max_length=255), _Storable]
@@ -116,4 +124,4 @@ Cents = Annotated[StrictInt, Field(ge=0, le=GREATEST_CENTS, description="Money i
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", description="ISO 4217, such as USD.")]
 Percent = Annotated[StrictInt, Field(ge=0, le=100)]
 Object = Annotated[dict[str, JsonValue], AfterValidator(_storable_object)]
-Instant = Annotated[AwareDatetime, Field(description="RFC 3339 with a zone; answered in UTC.")]
+Instant = Annotated[AwareDatetime, AfterValidator(_in_utc), Field(description="RFC 3339 with a zone; answered in UTC.")]

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 
-from bench import accept, bulk, instances, lapse, latency, mail, page, runs, sleepers, soak, startup
+from bench import accept, bulk, first_attempt, instances, lapse, latency, mail, page, runs, sleepers, soak, startup
 from bench.bed import Size, bed
 from bench.chart import bars
 from bench.machine import machine
@@ -27,6 +27,7 @@ _PARTS: dict[str, tuple[str, Callable[[Size], Awaitable[list[Row]]]]] = {
         lambda size: accept.rows(rounds=size.of(1, 2, 5), seconds=size.of(1.0, 3.0, 4.0)),
     ),
     "runs": ("runs with and without waits, against Temporal's textbook, DBOS and Procrastinate", runs.rows),
+    "relay": ("runs that the relay finishes, a batch at once or a savepoint each", first_attempt.rows),
     "latency": ("how late timers are, how soon an event has its effect, and a stop its peace", latency.rows),
     "sleepers": ("what waiting costs: bytes, memory, and waking with all asleep", sleepers.rows),
     "bulk": ("enrolling ten thousand, and the sweep among a million", bulk.rows),

@@ -1,18 +1,18 @@
 """What the relay costs where it finishes runs itself: runs a second, and the CPU of its process and of PostgreSQL."""
 
-import asyncio
-import json
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID
 
 import psutil
 from uuid_utils.compat import uuid7
 
+from bench.bed import Size
+from bench.rows import Row
 from domain.documents import RuleDocument
 from domain.due import Calendar
 from domain.words import Role
@@ -22,7 +22,6 @@ from store import deals, definitions, identity
 from store.transaction import Database, Origin, Transaction
 from triggers.relay import BATCH, Relay
 
-RUNS = 4_000
 PER_SECOND = 1_000.0
 """Runs finished by one relay: the design's bar, set-based."""
 _RULE = RuleDocument.model_validate(
@@ -37,29 +36,42 @@ _RULE = RuleDocument.model_validate(
 )
 
 
-async def rows(runs: int = RUNS) -> list[dict[str, object]]:
-    """Three-step runs from their event to their end, with the events they make matched and deleted as well."""
-    found: list[dict[str, object]] = []
+async def rows(size: Size) -> list[Row]:
+    """Three-step runs from their event to their end, with the events they make matched and deleted as well.
+
+    The baseline is a savepoint each, which the relay falls back to where a batch has failed.
+    """
+    runs = size.of(400, 4_000, 10_000)
     async with _office() as office:
-        ways = {"each": _Each(office.crossing, office.app), "set_based": Relay(office.crossing, office.app)}
-        for relay in ways.values():  # once, so that statements and plans are those of a relay that is at work
+        each, together = _Each(office.crossing, office.app), Relay(office.crossing, office.app)
+        for relay in (each, together):  # once, so that statements and plans are those of a relay that is at work
             await office.move(4 * BATCH)
             await _relayed(relay)
         await office.analyze()
-        for name, relay in ways.items():
-            count = runs if name == "set_based" else runs // 4
-            await office.move(count)
-            seconds, mine, theirs = await _relayed(relay)
-            bar = {"least": PER_SECOND} if name == "set_based" else {}
-            if unfinished := await office.unfinished():
-                raise RuntimeError(f"{unfinished} runs and events are not finished")
-            found.append(
-                {"name": f"first_attempt.{name}.per_second", "value": round(count / seconds, 1), "unit": "/s"} | bar
-            )
-            for process, used in (("relay", mine), ("postgres", theirs)):
-                each = {"value": round(1000 * used / count, 3), "unit": "ms each"}
-                found.append({"name": f"first_attempt.{name}.cpu.{process}", **each})
-    return found
+        alone = await _measured(office, each, runs // 4)
+        batch = await _measured(office, together, runs)
+    return [
+        Row.more("relay.set_based", batch.per_second, "runs/s", alone.per_second, least=PER_SECOND),
+        Row.less("relay.set_based.cpu.relay", batch.relay, "ms/run", alone.relay),
+        Row.less("relay.set_based.cpu.postgres", batch.postgres, "ms/run", alone.postgres),
+    ]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """CPU in milliseconds a run: of the relay's process, and of PostgreSQL."""
+
+    per_second: float
+    relay: float
+    postgres: float
+
+
+async def _measured(office: "_Office", relay: Relay, count: int) -> _Measured:
+    await office.move(count)
+    seconds, mine, theirs = await _relayed(relay)
+    if unfinished := await office.unfinished():
+        raise RuntimeError(f"{unfinished} runs and events are not finished")
+    return _Measured(count / seconds, 1000 * mine / count, 1000 * theirs / count)
 
 
 class _Each(Relay):
@@ -147,11 +159,3 @@ async def _relayed(relay: Relay) -> tuple[float, float, float]:
 def _postgres() -> float:
     """Seconds of CPU of all that this process has started."""
     return sum(sum(child.cpu_times()[:4]) for child in psutil.Process().children(recursive=True))
-
-
-if __name__ == "__main__":
-    from runtime.ending import end
-
-    for _row in asyncio.run(rows(*(int(count) for count in sys.argv[1:]))):
-        print(json.dumps(_row))  # noqa: T201  (its answer)
-    end(0)

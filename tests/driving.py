@@ -183,8 +183,11 @@ async def start_run(base: Base, document: RuleDocument, name: str = "Rule", **va
 
 
 OPEN = """
-  SELECT kind, id, due_at FROM executions WHERE status = 'open' AND due_at IS NOT NULL AND held_since IS NULL
-  UNION ALL SELECT 'reminder', id, due_at FROM reminders WHERE due_at IS NOT NULL ORDER BY due_at, id"""
+  SELECT kind, id, due_at, coalesce(event_id, id) AS began, definition_id FROM executions
+  WHERE status = 'open' AND due_at IS NOT NULL AND held_since IS NULL
+  UNION ALL SELECT 'reminder', id, due_at, id, id FROM reminders WHERE due_at IS NOT NULL
+  ORDER BY due_at, began, definition_id"""
+"""In the order in which a relay takes what is due at once: by events, then rules."""
 
 
 async def drive(base: Base, *, first_attempt: bool = True) -> None:

@@ -1,5 +1,6 @@
 import asyncio
 import json
+from uuid import UUID
 
 import httpx2
 import pytest
@@ -195,7 +196,7 @@ async def test_a_lock_that_does_not_come_free_is_worth_another_try(rep, base, mo
     from store import contacts
 
     async with base.transaction() as tx:
-        await contacts.change(tx, contact["id"], {"phone": "1"})
+        await contacts.change(tx, UUID(contact["id"]), {"phone": "1"})
         answer = await rep.patch(f"/contacts/{contact['id']}", json={"phone": "2"})
     assert answer.status_code == 503
     assert told(answer)["code"] == "DB_ERROR"

@@ -134,7 +134,7 @@ async def test_what_is_written_again_is_uncertain_at_once_if_it_was_planned_befo
     await restored(base)
     statements()
     await advance(base, one.enrollment, "enrollment")
-    assert len(statements()) == 7
+    assert len(statements()) == 6
     assert await statuses(base) == [("uncertain", "restored")]
     message = await the_message(base)
     async with base.transaction() as tx:

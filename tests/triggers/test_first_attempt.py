@@ -277,18 +277,16 @@ def rules(actions):
     return st.lists(documents(actions).filter(lambda document: not check(document)), min_size=1, max_size=3)
 
 
-@settings(
-    phases=[Phase.generate], max_examples=12, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@pytest.mark.timeout(600)
+@settings(GENERATED, max_examples=10)
 @given(rules=rules(MOVING))
 async def test_both_ways_give_the_same_rows_for_generated_rules(base, rules):
     on = await peopled(base, rules, shared=False, first_attempt=True)
     assert on == await peopled(base, rules, shared=False, first_attempt=False)
 
 
-@settings(
-    phases=[Phase.generate], max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
-)
+@pytest.mark.timeout(600)
+@settings(GENERATED, max_examples=6)
 @given(rules=rules(SHARING))
 async def test_both_ways_give_the_same_rows_where_deals_share_a_contact_and_a_company(base, rules):
     on = await peopled(base, rules, shared=True, first_attempt=True)
