@@ -1,7 +1,7 @@
 """`advance`: what is due on one row, done in one transaction. Anyone may call it at any time."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -10,7 +10,7 @@ import structlog
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
-from activities.actions import Scene, Unable, perform
+from activities.actions import Scene, Unable, perform, writes
 from domain.decide import (
     Finished,
     Lost,
@@ -24,14 +24,15 @@ from domain.decide import (
     decide,
     needs,
 )
+from domain.documents import Act, Action
 from domain.due import Amount, Calendar, Due, Wait, due
 from domain.keys import EffectKey
 from domain.words import Awaits, ExitReason, Kind, ReminderStatus, StepOutcome, StuckReason, Target
 from store import definitions, executions, facts, identity, notifications, reminders
 from store.errors import is_transient
 from store.events import Record
-from store.executions import Taken
-from store.facts import Links, Subject
+from store.executions import Rest, Taken
+from store.facts import Links, Records, Subject
 from store.transaction import Database, Origin, Transaction
 from workflows.contracts import ADVANCE, Answer, Waiter
 
@@ -46,7 +47,10 @@ log = structlog.get_logger()
 
 
 class StepUnable(Exception):  # noqa: N818  (an outcome: the execution becomes stuck)
-    """A step that only a person can help, and how many steps of this advance before it went well."""
+    """A step that only a person can help, and how many steps of this advance before it went well.
+
+    As an answer it says that these are kept; raised, that nothing is.
+    """
 
     def __init__(self, cause: Unable, step: str, steps: int) -> None:
         super().__init__(cause.detail)
@@ -77,7 +81,7 @@ class Advance:
     async def _run(self, waiter: Waiter) -> Answer:
         try:
             async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
-                return await advance_run(tx, waiter.id)
+                answer = (await advance_all(tx, [waiter.id]))[waiter.id]
         except StepUnable as unable:
             return await self._stick(waiter, unable.cause, unable.step, unable.steps)
         except Exception as error:
@@ -86,6 +90,9 @@ class Advance:
             log.exception("run_failed", id=str(waiter.id))
             cause = Unable(StuckReason.UNEXPECTED_ERROR, f"{type(error).__name__}: {error}")
             return await self._stick(waiter, cause, None, 0)
+        if isinstance(answer, StepUnable):
+            return await self._stick(waiter, answer.cause, answer.step, 0)
+        return answer
 
     async def _stick(self, waiter: Waiter, cause: Unable, step: str | None, steps: int) -> Answer:
         """Keeps the steps that went well, then hands the run to a person, each in its own transaction.
@@ -94,47 +101,164 @@ class Advance:
         """
         if steps:
             async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
-                await advance_run(tx, waiter.id, most=steps)
+                await advance_all(tx, [waiter.id], most=steps)
         async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
             owner = await identity.who_mends(tx, waiter.id)
             stuck = await executions.get_stuck(tx, waiter.id, cause.reason, cause.detail, owner, step=step)
         return _DONE if stuck else Answer(seconds=0)
 
 
-async def advance_run(tx: Transaction, id: UUID, *, most: int = MAX_STEPS) -> Answer:
-    """Takes every step that is due, of a run or an enrollment: at most `most`, and for a second.
+async def advance_all(
+    tx: Transaction, ids: Sequence[UUID], *, most: int = MAX_STEPS
+) -> dict[UUID, Answer | StepUnable]:
+    """Takes every step that is due of each run or enrollment: at most `most`, and for a second in all.
 
-    Raises `StepUnable`; nothing is written then. One that awaits a fact needs no workflow: whoever
-    records the fact wakes it.
+    They go round by round, one step each, and what a round does is done at once. The rows are the
+    same as if each had gone alone, in the order of their ids: one that would meet a record which
+    another before it writes to, or write to one that such another looks at, waits until that rests.
+    What the database refuses in one is raised for all, of one alone as `StepUnable`. One that awaits
+    a fact needs no workflow: whoever records the fact wakes it.
     """
-    execution = await executions.lock_due(tx, id)
-    if execution is None:
-        return _DONE
-    walk = _Walk(execution, await executions.last_message(tx, execution))
-    if walk.paused:
-        return await _stay(tx, walk)
-    acting = tx.acting(Origin(walk.actor, execution.definition_id, tuple(execution.chain), execution.id))
+    batch = await _Batch.locked(tx, ids)
     started = time.monotonic()
-    for _ in range(most):
-        if walk.taken and time.monotonic() - started > MAX_SECONDS:
+    while going := batch.may_go(most):
+        await batch.round(going)
+        if time.monotonic() - started > MAX_SECONDS:
             break
-        subject, looked_at = await _look(tx, execution, needs(walk.route, walk.position))
-        situation = walk.situation(tx, (looked_at.get("contact") or {}).get("timeZone"))
-        decision = decide(walk.route, walk.position, looked_at, situation)
-        match decision:
-            case Perform() | Passed():
-                try:
-                    taken = await _take(acting, execution, decision, walk.position, subject, situation.calendar)
-                except Unable as unable:
-                    raise StepUnable(unable, decision.step, len(walk.taken)) from None
-                walk.took(taken, decision)
-            case Waits() | Parks() | Finished():
-                return await _rest(tx, walk, decision)
-            case Lost():
-                gone = Unable(StuckReason.DOCUMENT_UNREADABLE, f"no step '{decision.step}'")
-                raise StepUnable(gone, decision.step, len(walk.taken))
-    await walk.stand(tx, due_at=tx.now)
-    return Answer(seconds=0)
+    return await batch.rest()
+
+
+class _Batch:
+    """Locked executions of one organization while their steps are taken."""
+
+    def __init__(self, tx: Transaction, ids: Sequence[UUID], walks: Sequence["_Walk"]) -> None:
+        self._tx = tx
+        self._ids = ids
+        self._walks = walks
+        self._records = Records()
+
+    @classmethod
+    async def locked(cls, tx: Transaction, ids: Sequence[UUID]) -> "_Batch":
+        due = await executions.lock_due(tx, ids)
+        messages = await executions.last_messages(tx, due)
+        batch = cls(tx, ids, [_Walk(one, messages.get(one.message_id)) for one in due])
+        for walk in batch._walks:
+            if walk.paused:
+                await batch._stay(walk)
+        return batch
+
+    def may_go(self, most: int) -> list["_Walk"]:
+        """Those that may take a step now, none of which meets what another of them writes to."""
+        found, met, written = [], set[UUID](), set[UUID]()
+        for walk in self._walks:
+            if walk.answer is not None:
+                continue
+            if not (walk.meets & written or walk.writes & met) and len(walk.taken) < most:
+                found.append(walk)
+            met |= walk.meets
+            written |= walk.writes
+        return found
+
+    async def round(self, going: Sequence["_Walk"]) -> None:
+        """One step of each."""
+        looks = await self._look(going)
+        acting: dict[type[Action], list[tuple[_Walk, Scene[Any], Perform]]] = {}
+        for walk, (subject, looked_at) in zip(going, looks, strict=True):
+            situation = walk.situation(self._tx, (looked_at.get("contact") or {}).get("timeZone"))
+            decision = decide(walk.route, walk.position, looked_at, situation)
+            match decision:
+                case Perform():
+                    scene = walk.scene(decision, subject, situation.calendar)
+                    acting.setdefault(type(decision.action), []).append((walk, scene, decision))
+                case Passed():
+                    kind = "wait" if decision.outcome is StepOutcome.WAITED else "branch"
+                    saw = decision.saw.model_dump(mode="json")
+                    walk.took(Taken(decision.step, kind, decision.outcome, saw), decision)
+                case Waits():
+                    walk.answer = Answer(seconds=self._tx.real(decision.due.at - self._tx.now))
+                    walk.stands(decision.due.at, waits=decision.due)
+                case Parks():
+                    walk.answer = _DONE
+                    walk.stands(None, awaits=decision.awaits, waits=decision.due)
+                case Finished():
+                    walk.finished(decision)
+                case Lost():
+                    gone = Unable(StuckReason.DOCUMENT_UNREADABLE, f"no step '{decision.step}'")
+                    walk.unable(self._tx, gone, decision.step)
+        for performed in acting.values():
+            await self._perform(performed)
+
+    async def _perform(self, performed: Sequence[tuple["_Walk", Scene[Any], Perform]]) -> None:
+        try:
+            outcomes = await perform(self._tx, [scene for _, scene, _ in performed])
+        except Unable as unable:
+            walk, _, decision = performed[0]  # the only one, of one alone; of many it is not known which
+            raise StepUnable(unable, decision.step, len(walk.taken)) from None
+        for (walk, _, decision), did in zip(performed, outcomes, strict=True):
+            if isinstance(did, Unable):
+                walk.unable(self._tx, did, decision.step)
+                continue
+            for root, record in did.changed.items():
+                self._records.changed(root, record)
+            action = decision.action.type
+            walk.took(Taken(decision.step, action, StepOutcome.DONE, did.saw, did.made_kind, did.made_id), decision)
+
+    async def _look(self, going: Sequence["_Walk"]) -> list[tuple[Subject, dict[str, Any]]]:
+        """The facts that each one's next step needs, as they are now."""
+        roots = [needs(walk.route, walk.position) for walk in going]
+        look_at_records = [walk.links for walk, of in zip(going, roots, strict=True) if of & _RECORDS]
+        await self._records.read(self._tx, look_at_records)
+        made = await self._made([walk for walk, of in zip(going, roots, strict=True) if "step" in of])
+        looks = []
+        for walk, of in zip(going, roots, strict=True):
+            subject = self._records.subject(walk.links) if of & _RECORDS else Subject(walk.links, {})
+            looked_at = dict(subject.facts)
+            if "step" in of:
+                looked_at["step"] = made[walk.execution.id]
+            if "event" in of:
+                looked_at["event"] = walk.event
+            looks.append((subject, looked_at))
+        return looks
+
+    async def _made(self, asking: Sequence["_Walk"]) -> dict[UUID, dict[str, Any]]:
+        """What the steps of each have made, those of this advance too."""
+        if not asking:
+            return {}
+        before = await facts.made_by(self._tx, [walk.execution.id for walk in asking])
+        of = {
+            walk.execution.id: before.get(walk.execution.id, {})
+            | {one.step: (one.made_kind, one.made_id) for one in walk.taken if one.made_kind and one.made_id}
+            for walk in asking
+        }
+        found = await facts.as_they_are(self._tx, [one for made in of.values() for one in made.values()])
+        return {
+            execution: {step: found[id_] for step, (_, id_) in made.items() if id_ in found}
+            for execution, made in of.items()
+        }
+
+    async def _stay(self, walk: "_Walk") -> None:
+        """Its sequence is paused; unless it was resumed while this waited for the execution's lock."""
+        if walk.execution.awaits == Awaits.RESUME:
+            walk.answer = _DONE
+        elif await definitions.is_paused(self._tx, walk.execution.definition_id):
+            walk.answer = _DONE
+            walk.stands(None, awaits=Awaits.RESUME)
+        else:
+            walk.answer = Answer(seconds=0)
+
+    async def rest(self) -> dict[UUID, Answer | StepUnable]:
+        """Writes where all of them stand; what has not come to rest goes on at once."""
+        answers: dict[UUID, Answer | StepUnable] = dict.fromkeys(self._ids, _DONE)
+        for walk in self._walks:
+            if walk.answer is None:
+                walk.answer = Answer(seconds=0)
+                walk.stands(self._tx.now)
+            answers[walk.execution.id] = walk.answer
+        await executions.rest(self._tx, [walk.standing for walk in self._walks if walk.standing])
+        return answers
+
+
+_RECORDS = frozenset({"contact", "company", "deal"})
 
 
 class _Walk:
@@ -142,18 +266,33 @@ class _Walk:
 
     def __init__(self, execution: Record, message: Record | None) -> None:
         self.execution = execution
-        self.actor = "sequence" if execution.kind == Target.ENROLLMENT else "rule"
         self.route = definitions.route(execution.kind, execution.document)
         self.position = Position(execution.step, execution.anchor)
+        self.links = Links.of(execution)
+        self.meets = frozenset(id_ for id_ in self.links.columns().values() if id_)
+        roots = {writes(place.step.action) for place in self.route.values() if isinstance(place.step, Act)}
+        self.writes = frozenset(id_ for root in roots if root and (id_ := getattr(self.links, f"{root}_id")))
         self.taken: list[Taken] = []
+        self.answer: Answer | StepUnable | None = None
+        """None until it has come to rest."""
+        self.standing: Rest | None = None
+        """None where nothing is to be written."""
         self.pauses = [
             (datetime.fromisoformat(since), until and datetime.fromisoformat(until))
             for since, until in execution.pauses or ()
         ]
         self.paused = any(until is None for _, until in self.pauses)
+        actor = "sequence" if execution.kind == Target.ENROLLMENT else "rule"
+        self._origin = Origin(actor, execution.definition_id, tuple(execution.chain), execution.id)
         self._calendar = Calendar.model_validate(execution.calendar)
         self._message: UUID | None = execution.message_id
         self._mailed = Mailed(message.due_at, message.accepted_at, message.over) if message else None
+
+    @property
+    def event(self) -> dict[str, Any]:
+        """The event of a run, as facts."""
+        row = self.execution
+        return {"type": row.event_type, "before": row.event_before, "after": row.event_after}
 
     def situation(self, tx: Transaction, zone: str | None) -> Situation:
         return Situation(
@@ -163,6 +302,10 @@ class _Walk:
             self.pauses,
         )
 
+    def scene(self, decision: Perform, subject: Subject, calendar: Calendar) -> Scene[Any]:
+        key, row = EffectKey(self.execution.id, decision.step, 1), self.execution
+        return Scene(decision.action, key, self._origin, subject, calendar, self.position.anchor, row.destination_id)
+
     def took(self, taken: Taken, decision: Perform | Passed) -> None:
         self.taken.append(taken)
         self.position = decision.then
@@ -171,47 +314,33 @@ class _Walk:
         elif taken.outcome is StepOutcome.WAITED:
             self._message, self._mailed = None, None
 
-    async def stand(
-        self, tx: Transaction, *, due_at: datetime | None, awaits: Awaits | None = None, waits: Due | None = None
-    ) -> None:
-        await executions.record(tx, self.execution, self.taken)
-        await executions.stand(
-            tx,
+    def stands(self, due_at: datetime | None, *, awaits: Awaits | None = None, waits: Due | None = None) -> None:
+        self.standing = Rest(
             self.execution,
-            steps=len(self.taken),
-            step=self.position.step,
-            anchor=self.position.anchor,
+            self.taken,
+            self.position.step,
+            self.position.anchor,
             message=self._message,
             due_at=due_at,
             awaits=awaits,
             waits=waits.model_dump(mode="json") if waits else None,
         )
 
+    def finished(self, decision: Finished) -> None:
+        """The message it has written last and where it stood are kept as they were."""
+        reason = ExitReason.COMPLETED
+        if decision.step is not None:
+            self.taken.append(Taken(decision.step, "exit", StepOutcome.EXITED, {}))
+            reason = ExitReason.EXITED
+        row = self.execution
+        self.answer = _DONE
+        self.standing = Rest(row, self.taken, None, row.anchor, message=row.message_id, ended=reason)
 
-async def _rest(tx: Transaction, walk: _Walk, decision: Waits | Parks | Finished) -> Answer:
-    """Writes where a walk comes to rest, for now or for good."""
-    match decision:
-        case Waits():
-            await walk.stand(tx, due_at=decision.due.at, waits=decision.due)
-            return Answer(seconds=tx.real(decision.due.at - tx.now))
-        case Parks():
-            return await _park(tx, walk, decision)
-        case Finished():
-            return await _finish(tx, walk.execution, walk.taken, decision)
-
-
-async def _stay(tx: Transaction, walk: _Walk) -> Answer:
-    """Its sequence is paused; unless it was resumed while this waited for the execution's lock."""
-    if walk.execution.awaits == Awaits.RESUME:
-        return _DONE
-    if not await definitions.is_paused(tx, walk.execution.definition_id):
-        return Answer(seconds=0)
-    return await _park(tx, walk, Parks(walk.execution.step, Awaits.RESUME, None))
-
-
-async def _park(tx: Transaction, walk: _Walk, decision: Parks) -> Answer:
-    await walk.stand(tx, due_at=None, awaits=decision.awaits, waits=decision.due)
-    return _DONE
+    def unable(self, tx: Transaction, cause: Unable, step: str) -> None:
+        """Keeps what it did before the step that only a person can help."""
+        self.answer = StepUnable(cause, step, len(self.taken))
+        if self.taken:
+            self.stands(tx.now)
 
 
 async def advance_reminder(tx: Transaction, id: UUID) -> Answer:
@@ -229,50 +358,6 @@ async def advance_reminder(tx: Transaction, id: UUID) -> Answer:
     manager = await identity.manager_of(tx, reminder.owner_id)
     await _tell(tx, reminder, manager or reminder.owner_id, "escalation")
     await reminders.escalated(tx, id)
-    return _DONE
-
-
-async def _look(tx: Transaction, execution: Record, roots: frozenset[str]) -> tuple[Subject, Mapping[str, Any]]:
-    """The facts the next step needs, as they are now."""
-    looked_at: dict[str, Any] = {}
-    subject = Subject(Links.of(execution), {})
-    if roots & {"contact", "company", "deal"}:
-        (subject,) = await facts.subjects(tx, [subject.links])
-        looked_at.update(subject.facts)
-    if "step" in roots:
-        looked_at["step"] = await facts.made_by(tx, execution.id)
-    if "event" in roots:
-        looked_at["event"] = {
-            "type": execution.event_type,
-            "before": execution.event_before,
-            "after": execution.event_after,
-        }
-    return subject, looked_at
-
-
-async def _take(
-    tx: Transaction,
-    execution: Record,
-    decision: Perform | Passed,
-    position: Position,
-    subject: Subject,
-    calendar: Calendar,
-) -> Taken:
-    if isinstance(decision, Passed):
-        kind = "wait" if decision.outcome is StepOutcome.WAITED else "branch"
-        return Taken(decision.step, kind, decision.outcome, decision.saw.model_dump(mode="json"))
-    key = EffectKey(execution.id, decision.step, 1)
-    did = await perform(tx, decision.action, Scene(key, subject, calendar, position.anchor, execution.destination_id))
-    return Taken(decision.step, decision.action.type, StepOutcome.DONE, did.saw, did.made_kind, did.made_id)
-
-
-async def _finish(tx: Transaction, execution: Record, taken: list[Taken], decision: Finished) -> Answer:
-    exited = decision.step is not None
-    if decision.step is not None:
-        taken.append(Taken(decision.step, "exit", StepOutcome.EXITED, {}))
-    await executions.record(tx, execution, taken)
-    reason = ExitReason.EXITED if exited else ExitReason.COMPLETED
-    await executions.end(tx, execution, reason, steps=len(taken))
     return _DONE
 
 

@@ -41,12 +41,14 @@ from api import (
     webhooks,
 )
 from api.problems import Problem, ProblemBody
+from api.recent import Recent
 from api.requests import Requests
 from store import health
+from store.identity import Caller, Source
 from store.transaction import Database
 
 _NOUNS = (
-    contacts, companies, deals, stages, activities, sequences, enrollments, templates, mailboxes, messages, letters,
+    deals, contacts, companies, stages, activities, sequences, enrollments, templates, mailboxes, messages, letters,
     addresses, sending, rules, runs, refusals, reminders, notifications, users, keys, sources, events, imports, me,
 )  # fmt: skip
 _ALWAYS = problems.responses(
@@ -73,13 +75,16 @@ def create_app(database: Database, master_key: bytes, *, revision: str | None = 
     app.state.database = database
     app.state.master_key = master_key
     app.state.revision = revision
+    app.state.callers = Recent[str, Caller]()
+    app.state.sources = Recent[str, Source]()
     app.add_middleware(Requests)
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _problem)
-    for noun in _NOUNS:
-        app.include_router(noun.router, prefix="/api/v1", responses=_ALWAYS)
+    # First what is asked most often: a path is looked for in this order.
     app.include_router(inbound_mail.router)  # before the webhooks, whose sources have any name
     app.include_router(webhooks.router)
+    for noun in _NOUNS:
+        app.include_router(noun.router, prefix="/api/v1", responses=_ALWAYS)
     app.include_router(unsubscribe.router)
     app.include_router(_health)
     return app

@@ -70,13 +70,14 @@ def may(permission: str) -> params.Depends:
     ) -> Call:
         database: Database = request.app.state.database
         caller = await identity.authenticate(database, credentials.credentials) if credentials else None
-        if caller is None:
+        if credentials is None or caller is None:
             raise Problem(
                 HTTPStatus.UNAUTHORIZED,
                 "UNAUTHORIZED",
                 "This needs an API key in use: Authorization: Bearer drb_…",
                 headers={"WWW-Authenticate": 'Bearer realm="drumbeat"'},
             )
+        request.app.state.callers.remember(credentials.credentials, caller)
         structlog.contextvars.bind_contextvars(org=str(caller.org), caller=str(caller.key))
         if permission not in PERMISSIONS[caller.role]:
             raise Problem(

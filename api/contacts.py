@@ -5,9 +5,11 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
+from uuid_utils.compat import uuid7
 
+from api.at_once import Route, body_of, of_caller, shortly
 from api.auth import Call, may
 from api.cursors import Asked, around
 from api.idempotency import Answer, Once, may_once
@@ -17,9 +19,11 @@ from api.shapes import Change, Email, Given, Line, Many, Name, Object, Phone, Sh
 from domain.due import Zone
 from domain.words import LeadSource, LeadStatus
 from store import contacts
+from store.events import Record
+from store.identity import Caller
 from store.transaction import Transaction
 
-router = APIRouter(prefix="/contacts", tags=["contacts"])
+router = APIRouter(prefix="/contacts", tags=["contacts"], route_class=Route)
 Reading = Annotated[Call, may("contact:read")]
 Writing = Annotated[Call, may("contact:write")]
 
@@ -99,19 +103,32 @@ class ContactFilters(Asked):
     owner: UUID | None = None
 
 
+async def _create_at_once(request: Request, caller: Caller, token: str) -> Response | None:
+    given = await body_of(request, NewContact)
+    if given is None:
+        return None
+    values = {"owner_id": caller.user, **given.columns()}
+    made = await contacts.create_at_once(request.app.state.database, caller.warrant(token), values, id=uuid7())
+    return None if made is None else _created(made).response()
+
+
+def _created(made: Record) -> Answer:
+    body = ContactOne(contact=Contact.model_validate(made))
+    return Answer.created(body, f"/api/v1/contacts/{made.id}", etag(made))
+
+
 @router.post(
     "",
     status_code=HTTPStatus.CREATED,
     response_model=ContactOne,
     responses=responses(HTTPStatus.CONFLICT),
 )
+@shortly(of_caller("contact:write", _create_at_once))
 async def create_contact(given: NewContact, once: Annotated[Once, may_once("contact:write")]) -> Response:
     """Owned by the caller unless another owner is named. A duplicate names the contact that exists."""
 
     async def create(tx: Transaction) -> Answer:
-        made = await contacts.create(tx, {"owner_id": once.call.caller.user, **given.columns()})
-        body = ContactOne(contact=Contact.model_validate(made))
-        return Answer.created(body, f"/api/v1/contacts/{made.id}", etag(made))
+        return _created(await contacts.create(tx, {"owner_id": once.call.caller.user, **given.columns()}))
 
     return await once(create)
 

@@ -6,19 +6,21 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
 
+from api.at_once import Route, body_of, id_of, of_caller, shortly
 from api.auth import Call, may
 from api.cursors import Asked, around
 from api.idempotency import Answer, Once, may_once
 from api.problems import responses
 from api.revisions import etag
-from api.shapes import Cents, Change, Currency, Given, Line, Many, Name, Note, Object, Percent, Shown
-from store import deals
+from api.shapes import Cents, Change, Currency, Given, Line, Many, Name, Note, Object, Percent, Shown, shown
+from store import at_once, deals
+from store.identity import Caller
 from store.transaction import Transaction
 
-router = APIRouter(prefix="/deals", tags=["deals"])
+router = APIRouter(prefix="/deals", tags=["deals"], route_class=Route)
 Reading = Annotated[Call, may("deal:read")]
 Writing = Annotated[Call, may("deal:write")]
 
@@ -164,7 +166,16 @@ async def update_deal(id: UUID, given: DealChange, call: Writing, response: Resp
     return DealOne(deal=Deal.model_validate(changed.record))
 
 
+async def _move_at_once(request: Request, caller: Caller, token: str) -> Response | None:
+    id_, given = id_of(request), await body_of(request, StageMove)
+    if id_ is None or given is None:
+        return None
+    moved = await at_once.move(request.app.state.database, caller.warrant(token), id_, given.stage)
+    return None if moved is None else shown(DealOne(deal=Deal.model_validate(moved)), headers=etag(moved))
+
+
 @router.put("/{id}/stage", responses=responses(HTTPStatus.NOT_FOUND))
+@shortly(of_caller("deal:write", _move_at_once))
 async def move_deal(id: UUID, given: StageMove, call: Writing, response: Response) -> DealOne:
     """Moves a deal within its pipeline; to where it stands changes nothing."""
     async with call.transaction() as tx:

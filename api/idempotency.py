@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Annotated, Any, Self
 
-from fastapi import Header, params
+from fastapi import Header, Response, params
 from fastapi.responses import JSONResponse
 
 from api.auth import Call, may
-from api.shapes import Shown
+from api.shapes import Shown, shown
 from store import idempotency
 from store.idempotency import Key
 from store.sealing import seal, unseal
@@ -32,6 +32,9 @@ class Answer:
     def created(cls, body: Shown, location: str, headers: Mapping[str, str] | None = None) -> Self:
         return cls(body, HTTPStatus.CREATED, {"Location": location, **(headers or {})})
 
+    def response(self) -> Response:
+        return shown(self.body, self.status, self.headers)
+
 
 Effect = Callable[[Transaction], Awaitable[Answer]]
 
@@ -43,18 +46,18 @@ class Once:
     call: Call
     key: str | None
 
-    async def __call__(self, effect: Effect, *, lock_seconds: float = 5) -> JSONResponse:
+    async def __call__(self, effect: Effect, *, lock_seconds: float = 5) -> Response:
         """A refusal writes nothing, the key included: what is sent again after one is tried again."""
         async with self.call.transaction(lock_seconds=lock_seconds) as tx:
             if self.key is None:
-                return _response(await effect(tx))
+                return (await effect(tx)).response()
             key = await self._name(self.key)
             known = await idempotency.claim(tx, key)
             if known is not None:
                 return self._replayed(key, *known)
             answer = await effect(tx)
             await idempotency.keep(tx, key, answer.status, self._kept(key, answer))
-            return _response(answer)
+            return answer.response()
 
     async def _name(self, key: str) -> Key:
         request = self.call.request
@@ -92,10 +95,6 @@ def may_once(permission: str) -> params.Depends:
         return Once(call, key and (key.strip('"') or key))
 
     return params.Depends(prepared)
-
-
-def _response(answer: Answer) -> JSONResponse:
-    return JSONResponse(_json(answer), answer.status, dict(answer.headers))
 
 
 def _json(answer: Answer) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """What bodies are made of: camelCase both ways, unknown fields refused by name."""
 
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Annotated, Any
 
+from fastapi import Response
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -53,6 +55,11 @@ class Shown(BaseModel):
     model_config = ConfigDict(
         alias_generator=to_camel, validate_by_name=True, from_attributes=True, serialize_by_alias=True
     )
+
+
+def shown(body: Shown, status: HTTPStatus = HTTPStatus.OK, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer as it goes out, written once, by the model itself."""
+    return Response(body.model_dump_json(), status, headers, "application/json")
 
 
 class Many(Shown):

@@ -26,17 +26,25 @@ def verify(headers: Headers, body: bytes, secret: bytes, at: datetime) -> str:
 
     Raises `BadSignature`.
     """
+    id_, timestamp = signed(headers, body, secret)
+    if abs(at.timestamp() - timestamp) > TOLERANCE_SECONDS:
+        raise BadSignature("not of this time")
+    return id_
+
+
+def signed(headers: Headers, body: bytes, secret: bytes) -> tuple[str, int]:
+    """The message's id and when it says it was sent, which the caller must judge. Raises `BadSignature`."""
     id_, timestamp, signatures = (_only(headers, f"webhook-{name}") for name in ("id", "timestamp", "signature"))
     # A dot would let two different messages be signed by the same bytes.
     if not _ID.fullmatch(id_) or "." in id_:
         raise BadSignature("malformed id")
-    if not _TIMESTAMP.fullmatch(timestamp) or abs(at.timestamp() - int(timestamp)) > TOLERANCE_SECONDS:
-        raise BadSignature("not of this time")
-    signed = b".".join((id_.encode(), timestamp.encode(), body))
-    expected = hmac.digest(secret, signed, hashlib.sha256)
+    if not _TIMESTAMP.fullmatch(timestamp):
+        raise BadSignature("malformed timestamp")
+    whole = b".".join((id_.encode(), timestamp.encode(), body))
+    expected = hmac.digest(secret, whole, hashlib.sha256)
     if not any(hmac.compare_digest(expected, one) for one in _decoded(signatures)):
         raise BadSignature("no signature fits")
-    return id_
+    return id_, int(timestamp)
 
 
 def _only(headers: Headers, name: str) -> str:

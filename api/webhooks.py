@@ -9,19 +9,22 @@ from cryptography.exceptions import InvalidTag
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ValidationError
+from uuid_utils.compat import uuid7
 
 from api import problems
+from api.at_once import Route, shortly
 from api.contacts import NewContact
 from api.problems import MEDIA_TYPE, Problem, responses
 from api.shapes import Shown
-from api.signatures import BadSignature, verify
+from api.signatures import TOLERANCE_SECONDS, BadSignature, signed, verify
 from store import contacts, identity, inbox
+from store.at_once import Kept
 from store.errors import Refused
 from store.identity import Source
 from store.inbox import Answer
 from store.transaction import Origin, Transaction
 
-router = APIRouter(prefix="/webhooks", tags=["webhooks"])
+router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=Route)
 log = structlog.get_logger()
 
 
@@ -64,6 +67,32 @@ _BODY = {
 }
 
 
+async def _receive_at_once(request: Request) -> JSONResponse | None:
+    """A new contact, of a source that sent before."""
+    source = request.app.state.sources.get(request.path_params["source"])
+    if source is None:
+        return None
+    body = await request.body()
+    try:
+        message, sent_at = signed(request.headers, body, source.secret)
+        envelope = Envelope.model_validate_json(body)
+        given = NewContact.model_validate(envelope.data)
+    except (BadSignature, ValidationError):
+        return None
+    if envelope.type != "contact.upsert":
+        return None
+    id_ = uuid7()
+    answer = _received(Received(received=True, contact_id=id_, created=True))
+    made = await contacts.create_at_once(
+        request.app.state.database,
+        source.warrant(sent_at, TOLERANCE_SECONDS),
+        given.columns(),
+        id=id_,
+        kept=Kept(source.id, message, body, answer.status, answer.body),
+    )
+    return None if made is None else _told(str(source.id), answer)
+
+
 @router.post(
     "/{source}",
     response_model=Received,
@@ -76,6 +105,7 @@ _BODY = {
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 )
+@shortly(_receive_at_once)
 async def receive_webhook(source: str, request: Request) -> JSONResponse:
     """Signed by Standard Webhooks. What was answered once is answered the same to every repetition."""
     body = await request.body()
@@ -86,6 +116,10 @@ async def receive_webhook(source: str, request: Request) -> JSONResponse:
         if answer is None:
             answer = await _carry_out(tx, body, request.state.request_id)
             await inbox.settle(tx, sender.id, message, answer)
+    return _told(source, answer)
+
+
+def _told(source: str, answer: Answer) -> JSONResponse:
     log.info("webhook_received", source=source, status=int(answer.status), replayed=answer.replayed)
     headers = {"Idempotent-Replay": "true"} if answer.replayed else None
     media_type = MEDIA_TYPE if answer.status >= HTTPStatus.BAD_REQUEST else None
@@ -114,6 +148,7 @@ async def source_of(request: Request, source: str) -> Source:
     found = await identity.resolve_source(request.app.state.database, id_, request.app.state.master_key)
     if found is None:
         raise BadSignature("no such source")
+    request.app.state.sources.remember(source, found)
     return found
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGTERM
 from statistics import median, quantiles
-from typing import Any, Self
+from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -112,7 +112,7 @@ class _Bench:
 
     admin: asyncpg.Connection
     client: subprocess.Popen[str]
-    ports: Mapping[str, int]
+    ports: dict[str, int]
     pids: Mapping[str, int]
     database: int
     jobs: Mapping[str, Mapping[str, Any]]

@@ -4,7 +4,6 @@ No authentication, no organizations, no constraints but the keys, no log. What `
 """
 
 import argparse
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -88,15 +87,11 @@ async def _leave(_connection: asyncpg.Connection) -> None:
     """Does nothing to a connection that is given back."""
 
 
-async def _serve(url: str, port: int, *, reset: bool) -> None:
-    config = uvicorn.Config(create_app(url, reset=reset), host="127.0.0.1", port=port, log_config=None, access_log=False)
-    await uvicorn.Server(config).serve()
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("url")
     parser.add_argument("port", type=int)
     parser.add_argument("--no-reset", action="store_true")
     given = parser.parse_args()
-    asyncio.run(_serve(given.url, given.port, reset=not given.no_reset))
+    app = create_app(given.url, reset=not given.no_reset)
+    uvicorn.run(app, host="127.0.0.1", port=given.port, log_config=None, access_log=False)

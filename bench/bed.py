@@ -170,6 +170,7 @@ class Bed:
         self.stack, self.office, self.folder = stack, office, folder
         self.eyes = eyes
         self._others: dict[int, str] = {}
+        self.idle: Mapping[str, float] = {}
 
     async def value(self, query: str, *values: object) -> Any:  # noqa: ANN401  (as the driver answers)
         return await self.eyes.value(query, *values)
@@ -199,15 +200,23 @@ class Bed:
         """What `work` takes: the time until it returns, CPU and commits until the queues are empty, too.
 
         Commits are those of the database that `eyes` look at, by default ours; `own`: this process is part of it.
+        What `rest` has found the processes to use anyway is left out.
         """
         looking = eyes or self.eyes
         commits, cpu, started = await looking.commits(), self.cpu(own=own), time.monotonic()
         await work()
         seconds = time.monotonic() - started
         await self.quiet()
-        after = self.cpu(own=own)
-        used = {name: after[name] - cpu.get(name, 0) for name in after}
+        after, whole = self.cpu(own=own), time.monotonic() - started
+        used = {name: max(0.0, after[name] - cpu.get(name, 0) - whole * self.idle.get(name, 0)) for name in after}
         return Spent(seconds, used, await looking.commits() - commits)
+
+    async def rest(self, seconds: float) -> None:
+        """Finds what each process uses while nothing happens: CPU seconds a second."""
+        before, started = self.cpu(), time.monotonic()
+        await asyncio.sleep(seconds)
+        after, passed = self.cpu(), time.monotonic() - started
+        self.idle = {name: (after[name] - before.get(name, 0)) / passed for name in after}
 
     def know(self, pid: int, name: str) -> None:
         """Call another child of this process by a name."""

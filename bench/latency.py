@@ -25,7 +25,7 @@ DUE = 20.0
 POSTED = 50.0
 REPLIES = 10.0
 """A second: runs that fall due, events posted, people who answer."""
-MAILS = 6
+MAILS = 12
 
 LATENESS = """
 SELECT 1000 * extract(epoch FROM pg_xact_commit_timestamp(s.xmin) - c.base_real
@@ -159,6 +159,8 @@ async def _quiet(one: Bed, people: int) -> list[Row]:
             await letters.receive(tx, came)
         taken[ids[number]] = time.time()
 
+    # Nobody answers before there is something to stop.
+    await one.until("SELECT count(*) FROM attempts", people, "mails claimed")
     await paced(REPLIES, people, answer)
     open_ = "SELECT count(*) FROM executions WHERE definition_id = $1 AND status <> 'ended'"
     while await one.value(open_, sequence):  # noqa: ASYNC110  (in the database)

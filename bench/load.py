@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count, cycle
 from typing import Any
@@ -80,12 +81,16 @@ def _contacts(job: dict[str, Any], mine: int) -> Requests:
         yield _request("POST", job["path"], job["headers"], json.dumps(body).encode())
 
 
+_MOVES: Counter[str] = Counter()
+"""How often each deal was moved, in all rounds: a move to where it stands would be none."""
+
+
 def _moves(job: dict[str, Any], mine: int) -> Requests:
     """Each connection has deals of its own, so that none waits for another's lock."""
-    deals = job["deals"][mine :: job["connections"]]
-    for stage in cycle(("proposal", "negotiation")):
-        for deal in deals:
-            yield _request("PUT", job["path"].format(deal), job["headers"], b'{"stage": "%s"}' % stage.encode())
+    for deal in cycle(job["deals"][mine :: job["connections"]]):
+        _MOVES[deal] += 1
+        stage = b"proposal" if _MOVES[deal] % 2 else b"negotiation"
+        yield _request("PUT", job["path"].format(deal), job["headers"], b'{"stage": "%s"}' % stage)
 
 
 def _webhooks(job: dict[str, Any], mine: int) -> Requests:

@@ -35,13 +35,19 @@ def filled(page: str, machine: Mapping[str, Any], rows: Iterable[Mapping[str, An
     beside = f"DBOS {machine['dbos']}, Procrastinate {machine['procrastinate']}"
     lines = [
         f"{machine['cores']} cores ({machine['cpu']}), {memory}; {servers}; {beside}.",
-        f"Load over the last quarter of an hour when it ended: {machine['load']}.",
+        f"Load over the last quarter of an hour when it ended: {machine['load']}.{_busy(machine)}",
         "",
         "| figure | value | baseline | times better | limit | |",
         "|---|---:|---:|---:|---:|---|",
         *(_line(row) for row in rows if is_headline(row["name"]) and _says_something(row)),
     ]
     return head + _BEGIN + "\n".join(lines) + "\n" + _END + tail
+
+
+def _busy(machine: Mapping[str, Any]) -> str:
+    """A word on figures of a machine that had other work, too."""
+    busy = float(machine["load"]) > 2 * int(machine["cores"])
+    return " **Others were using the machine: the times are theirs, only ratios say something.**" if busy else ""
 
 
 def _says_something(row: Mapping[str, Any]) -> bool:

@@ -72,7 +72,7 @@ class Figures:
     def per_second(self) -> float:
         """As it was; of those that wait, begun at a pace, what all cores come to by the CPU that one takes."""
         if self.wait:
-            return 1000 * (os.cpu_count() or 1) / self.cpu_in_all
+            return 1000 * (os.cpu_count() or 1) / max(self.cpu_in_all, 1.0)
         return self.count / sum(each.seconds for each in self.spent)
 
     @property
@@ -98,8 +98,10 @@ async def rows(size: Size) -> list[Row]:
         "dbos": size.of(100, 1_000, 10_000),
         "procrastinate": size.of(100, 1_000, 10_000),
     }
-    waiting = dict.fromkeys(("ours", "textbook", "dbos", "procrastinate"), size.of(20, 200, 10_000))
+    waiting = dict.fromkeys(("ours", "textbook", "dbos", "procrastinate"), size.of(30, 200, 10_000))
     async with bed(scale=SCALE) as one, _contenders(one) as contenders:
+        await one.rest(size.of(5.0, 10.0, 30.0))
+        idle = [Row(f"idle.cpu.{name}", 1000 * used, "ms of CPU a second") for name, used in sorted(one.idle.items())]
         rule = await one.office.rule(*_PLAIN)
         found = await _compare({name: contenders[name] for name in plain}, plain, 0.0, "runs without a wait")
         statements = await _statements(one, wakes=0)
@@ -108,7 +110,8 @@ async def rows(size: Size) -> list[Row]:
         answers = _told("runs.no_wait", found, statements)
         found_waiting = await _compare({name: contenders[name] for name in waiting}, waiting, WAIT, "runs that wait")
         statements = await _statements(one, wakes=2)
-        return [*answers, *_against_workflows(found), *_told("runs.waiting", found_waiting, statements)]
+        whole = Row("idle.cpu", 1000 * sum(one.idle.get(name, 0) for name in _OURS), "ms of CPU a second")
+        return [whole, *idle, *answers, *_against_workflows(found), *_told("runs.waiting", found_waiting, statements)]
 
 
 def _told(name: str, found: dict[str, Figures], statements: float) -> list[Row]:

@@ -25,7 +25,10 @@ INVARIANTS: Mapping[str, str] = GENERAL
 _LIST_LAGS = 20.0
 """Real seconds until Temporal's list of workflows has surely caught up."""
 _OVERDUE = """
-    WITH idle AS (
+    WITH "then" AS (
+      SELECT clock_timestamp() - make_interval(secs => $1) AS real,
+             business_now() - make_interval(secs => $1 * scale) AS business FROM clock
+    ), idle AS (
       SELECT d.org_id, d.id FROM destinations d JOIN organizations o ON o.id = d.org_id
       WHERE d.paused_at IS NULL AND d.trouble IS NULL AND o.sending_stopped_at IS NULL
         AND NOT EXISTS (SELECT FROM intents i WHERE i.destination_id = d.id AND i.status = 'claimed')
@@ -36,14 +39,15 @@ _OVERDUE = """
             len) WHERE (SELECT count(*) FROM attempts t WHERE t.destination_id = d.id
                  AND t.claimed_real > clock_timestamp() - c.len) >= (d.pace ->> c.cap)::int)
     )
-    SELECT (SELECT count(*) FROM outbox) + (SELECT count(*) FROM wakes)
-      + (SELECT count(*) FROM executions WHERE status = 'open' AND held_since IS NULL AND due_at < business_now())
-      + (SELECT count(*) FROM reminders WHERE due_at < business_now())
-      + (SELECT count(*) FROM letters WHERE status = 'received')
+    SELECT (SELECT count(*) FROM outbox WHERE created_at <= real)
+      + (SELECT count(*) FROM wakes WHERE created_at <= real)
+      + (SELECT count(*) FROM executions WHERE status = 'open' AND held_since IS NULL AND due_at < business)
+      + (SELECT count(*) FROM reminders WHERE due_at < business)
+      + (SELECT count(*) FROM letters WHERE status = 'received' AND received_at <= business)
       + (SELECT count(*) FROM intents i JOIN idle ON idle.id = i.destination_id
          JOIN executions x ON x.id = i.execution_id JOIN definitions d ON d.id = x.definition_id
-         WHERE i.status = 'pending' AND i.due_at < business_now() AND d.status <> 'paused'
-           AND (i.not_before IS NULL OR i.not_before < clock_timestamp()))
+         WHERE i.status = 'pending' AND i.due_at < business AND d.status <> 'paused'
+           AND (i.not_before IS NULL OR i.not_before < clock_timestamp())) FROM "then"
 """
 
 
@@ -57,13 +61,13 @@ async def judge(tables: Tables, log: Path, told: Told, temporal: tuple[str, str]
     ]
 
 
-async def overdue(tables: Tables) -> int:
-    """What is due by now and not done, outside calls apart: nobody is waited for but ourselves.
+async def overdue(tables: Tables, seconds: float = 0) -> int:
+    """What was due so many real seconds ago and is not done, outside calls apart: nobody is waited for but ourselves.
 
     A message counts where its mailbox might send it: neither paused nor in trouble nor at its pace's limit, and
     not at another message.
     """
-    found: int = await tables.value(_OVERDUE)
+    found: int = await tables.value(_OVERDUE, seconds)
     return found
 
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -26,16 +26,21 @@ from cli.demo.campaign import INBOUND_DOMAIN
 from cli.demo.judge import Tables, Verdict
 from cli.demo.mail_host import MailHost
 from cli.demo.office import GaveUp, Office, Outside
+from runtime import obtain
 from runtime.attaching import temporal_server
 from runtime.folders import CHECKOUT
 from runtime.processes import DATABASE, Stack
 from runtime.settings import EmbeddedSettings
+from runtime.trouble import TroubleError
 
 _SETTLING_SECONDS = 240.0
 """The longest until nothing is left to come: the last sequence's days, and a mailbox's longest pause after trouble."""
 _PATIENCE = 180.0
 """Real seconds a client goes on trying: longer than all that may keep the API from answering, one after another."""
 _LOOK_EVERY = 0.25
+_SAY_EVERY = 5.0
+_CAUGHT_UP = "what was due at the last restart was done after"
+_QUIET = "nothing was left to come after"
 
 
 @dataclass
@@ -55,13 +60,20 @@ class Outcome:
 
 
 async def run(seed: int, seconds: float, *, keep: bool) -> bool:
-    """Has a storm of that many seconds, judges it, and says what came of it; True if every invariant held."""
+    """Has a storm of that many seconds, judges it, and says what came of it; True if every invariant held.
+
+    Raises `TroubleError` where it may not kill what it would run on.
+    """
+    found = temporal_server()
+    if found.kind is obtain.Kind.ADDRESS:
+        message = "TEMPORAL_ADDRESS names a server; a storm needs one of its own, to kill."
+        raise TroubleError(message)
     console = Console(stderr=True, highlight=False)
     console.print(f"Seed {seed}: a storm of {seconds:.0f} s.")
     folder = EmbeddedSettings().home / "chaos" / f"{seed}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     outcome = Outcome(seed, folder, _faults(seed, seconds, console))
     try:
-        await _Run(outcome, seconds, console).run()
+        await _Run(outcome, seconds, found, console).run()
     except* GaveUp as gave_up:
         outcome.verdicts += [Verdict("every request was answered", [str(each) for each in _leaves(gave_up)])]
     finally:
@@ -100,12 +112,16 @@ def _leave(outcome: Outcome) -> None:
     outcome.folder.mkdir(parents=True, exist_ok=True)
     broken = {verdict.name: verdict.offending for verdict in outcome.verdicts if not verdict.holds}
     for name, value in {
-        "schedule": [asdict(fault) for fault in outcome.faults],
+        "schedule": outcome.faults,
         "told": outcome.told,
         "figures": outcome.figures,
         "offending": broken,
     }.items():
-        (outcome.folder / f"{name}.json").write_text(json.dumps(value, indent=2, default=str) + "\n")
+        (outcome.folder / f"{name}.json").write_text(json.dumps(value, indent=2, default=_plain) + "\n")
+
+
+def _plain(value: object) -> object:
+    return vars(value) if is_dataclass(value) else str(value)
 
 
 def _leaves(group: BaseExceptionGroup[GaveUp]) -> list[BaseException]:
@@ -119,7 +135,7 @@ def _leaves(group: BaseExceptionGroup[GaveUp]) -> list[BaseException]:
 class _Run:
     """The processes of one storm, and what is done with them."""
 
-    def __init__(self, outcome: Outcome, seconds: float, console: Console) -> None:
+    def __init__(self, outcome: Outcome, seconds: float, found: obtain.Found, console: Console) -> None:
         self._outcome = outcome
         self._seconds = seconds
         self._console = console
@@ -128,7 +144,7 @@ class _Run:
         self._mail = MailHost(outcome.folder, self._tell)
         self._stack = Stack(
             outcome.folder,
-            temporal_server(),
+            found,
             workers=len(WORKERS),
             relays=len(RELAYS),
             scale=SCALE,
@@ -177,18 +193,22 @@ class _Run:
         await self._judge(tables, traffic)
 
     async def _calm(self, tables: Tables, traffic: Traffic, living: asyncio.Task[None]) -> None:
-        """How long it takes after the last restart until nothing that is due waits, and nothing is left to come."""
+        """How long after the last restart all that was due then is done, and nothing is left to come."""
         restored = time.monotonic()
         self._tell("the storm is over; everything runs again")
         figures = self._outcome.figures
-        deadline = restored + _SETTLING_SECONDS
-        while time.monotonic() < deadline:
+        said = since = 0.0
+        while since < _SETTLING_SECONDS:
             since = time.monotonic() - restored
-            if "nothing due waited after" not in figures and not await overdue(tables):
-                figures["nothing due waited after"] = f"{since:.1f} s"
-            if living.done() and traffic.at_rest and not await left_to_come(tables):
-                figures["nothing was left to come after"] = f"{since:.1f} s"
+            late, left = await overdue(tables, since), await left_to_come(tables)
+            if _CAUGHT_UP not in figures and not late:
+                figures[_CAUGHT_UP] = f"{since:.1f} s"
+            if living.done() and traffic.at_rest and not left:
+                figures[_QUIET] = f"{since:.1f} s"
                 return
+            if since - said > _SAY_EVERY:
+                said = since
+                self._tell(f"{since:5.1f} s after it: {late} of what was due wait, {left} are left to come")
             await asyncio.sleep(_LOOK_EVERY)
 
     async def _judge(self, tables: Tables, traffic: Traffic) -> None:

@@ -19,7 +19,7 @@ app = typer.Typer(
 
 @app.command()
 def up(
-    workers: Annotated[int, typer.Option(min=1, max=32, help="How many workers.")] = 1,
+    workers: Annotated[int, typer.Option(min=0, max=32, help="How many workers; 0: nothing is sent, for repairs.")] = 1,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the API listens; 0: a free one.")] = 8000,
 ) -> None:
     """Serve for real use, data in ./.drumbeat/, until Ctrl-C."""
@@ -172,7 +172,8 @@ def _serve(service: str, *needed: str) -> None:
 
     found = settings.load(*needed)
     logs.configure(found.log_level, found.log_format, service=service)
-    asyncio.run(getattr(wiring, f"serve_{service}")(found))
+    with asyncio.Runner(loop_factory=wiring.LOOPS.get(service)) as runner:
+        runner.run(getattr(wiring, f"serve_{service}")(found))
 
 
 def _instant(given: str) -> datetime:

@@ -76,6 +76,11 @@ def listens(document: RuleDocument, event: Event) -> bool:
     return True
 
 
+def hears(rule: Rule, event: Event) -> bool:
+    """Whether any version of a rule is about this event; where none is, `match` has nothing to decide."""
+    return any(listens(active.document, event) for active in rule.activations)
+
+
 def match(event: Event, rule: Rule, facts: Facts) -> Start | Refused | None:
     """At most one decision for (rule, event): start, a refusal with its reason, or not concerned.
 

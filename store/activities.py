@@ -1,6 +1,7 @@
 """Activities: what happened with a contact, company or deal, and tasks: what is to happen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -11,10 +12,10 @@ from sqlalchemy import func, select
 from domain.words import ActivityType, EventType, Kind
 from store import events, reminders
 from store.errors import IllegalTransition, Invalid
-from store.events import Changed, Record
+from store.events import Changed, Draft, Record
 from store.pages import Page, Span, equal, page
 from store.tables import activities
-from store.transaction import Transaction
+from store.transaction import Origin, Transaction
 
 _OF_TASKS = {"due_at", "assignee_id"}
 
@@ -29,15 +30,25 @@ async def log(tx: Transaction, values: Mapping[str, Any]) -> Record:
 
 async def create_task(tx: Transaction, values: Mapping[str, Any], *, id: UUID | None = None) -> Record | None:
     """Makes a task. With an `id` that exists already nothing is written and the answer is None."""
-    given = {
-        "occurred_at": tx.now,
-        "execution_id": tx.origin.execution,
-        **values,
-        "type": ActivityType.TASK.value,
-    }
+    given = _task(tx, values, tx.origin)
     return await events.create(
         tx, activities, EventType.TASK_CREATED, Kind.ACTIVITY, given, id=id, unless_exists=id is not None
     )
+
+
+async def create_tasks(tx: Transaction, drafts: Sequence[Draft]) -> None:
+    """As `create_task`, many that name the same columns; an `id` that exists already is left as it is."""
+    full = [replace(one, values=_task(tx, one.values, one.origin or tx.origin)) for one in drafts]
+    await events.create_many(tx, activities, EventType.TASK_CREATED, Kind.ACTIVITY, full)
+
+
+def _task(tx: Transaction, values: Mapping[str, Any], origin: Origin) -> dict[str, Any]:
+    return {
+        "occurred_at": tx.now,
+        "execution_id": origin.execution,
+        **values,
+        "type": ActivityType.TASK.value,
+    }
 
 
 async def change(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> Changed:

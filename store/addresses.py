@@ -8,7 +8,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select, text, update
-from sqlalchemy.dialects.postgresql import insert as insert_or
 from uuid_utils.compat import uuid7
 
 from domain.words import EventType, Kind, Suppression
@@ -47,14 +46,20 @@ async def ensure(tx: Transaction, emails: Collection[str]) -> dict[str, Record]:
 
 async def known(tx: Transaction, email: str) -> Record:
     """The row of an address, made where it is new; an old one is not locked."""
-    found = await by_email(tx, email)
-    if found is None:
-        row = {"org_id": tx.org, "id": uuid7(), "revision": 0, "created_at": tx.now, "updated_at": tx.now}
-        made = insert_or(addresses).values(**row, hash=func.hash_address(email)).on_conflict_do_nothing()
-        await tx.execute(made)
-        found = await by_email(tx, email)
-    assert found is not None  # noqa: S101  (it was there, or was just made)
-    return found
+    return (await known_many(tx, [email]))[email]
+
+
+_KNOWN = text("""
+SELECT email, a.* FROM unnest(CAST(:emails AS text[])) AS asked(email)
+JOIN addresses a ON a.org_id = app_org() AND a.hash = hash_address(email)
+""")
+
+
+async def known_many(tx: Transaction, emails: Collection[str]) -> dict[str, Record]:
+    """As `known`, by address as it was given."""
+    wanted = sorted(set(emails))
+    found = {row.email: row for row in await tx.execute(_KNOWN, {"emails": wanted})}
+    return found | await ensure(tx, [email for email in wanted if email not in found])
 
 
 async def lock(tx: Transaction, id: UUID) -> Record:

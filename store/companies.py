@@ -1,6 +1,6 @@
 """Companies: what contacts belong to and deals are made with."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from uuid_utils.compat import uuid7
 from domain.words import EventType, Kind
 from store import events
 from store.errors import Duplicate
-from store.events import Changed, Record
+from store.events import Change, Changed, Draft, Record
 from store.pages import Page, Span, equal, page
 from store.tables import companies
 from store.transaction import Transaction
@@ -30,6 +30,11 @@ async def create(tx: Transaction, values: Mapping[str, Any]) -> Record:
 async def change(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> Changed:
     """Raises `NotFound`."""
     return await events.change(tx, companies, EventType.COMPANY_UPDATED, Kind.COMPANY, id, values)
+
+
+async def change_many(tx: Transaction, changes: Sequence[Change]) -> dict[UUID, Changed]:
+    """As `change`, of those that are there; all change the same fields, each of another company."""
+    return await events.change_many(tx, companies, EventType.COMPANY_UPDATED, Kind.COMPANY, changes)
 
 
 async def get(tx: Transaction, id: UUID) -> Record:
@@ -70,7 +75,7 @@ async def named(tx: Transaction, names: Iterable[str]) -> dict[str, UUID]:
     )
     found = {row.name: row.id for row in await tx.execute(statement)}
     missing = {low: name for name, low in wanted.items() if low not in found}
-    rows = [{"id": uuid7(), "name": name} for name in missing.values()]
-    await events.create_many(tx, companies, EventType.COMPANY_CREATED, Kind.COMPANY, rows)
-    found.update(zip(missing, (row["id"] for row in rows), strict=True))
+    drafts = [Draft(uuid7(), {"name": name}) for name in missing.values()]
+    await events.create_many(tx, companies, EventType.COMPANY_CREATED, Kind.COMPANY, drafts)
+    found.update(zip(missing, (draft.id for draft in drafts), strict=True))
     return {name: found[low] for name, low in wanted.items()}

@@ -8,12 +8,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from domain.words import EventType, Kind, LeadStatus
-from store import events
+from store import at_once, events
+from store.at_once import Kept, Warrant
 from store.errors import Duplicate, DuplicateEmail
-from store.events import Changed, Record
+from store.events import Change, Changed, Draft, Record
 from store.pages import Page, Span, equal, page
 from store.tables import companies, contacts
-from store.transaction import Transaction
+from store.transaction import Database, Transaction
 
 
 async def create(tx: Transaction, values: Mapping[str, Any]) -> Record:
@@ -22,6 +23,14 @@ async def create(tx: Transaction, values: Mapping[str, Any]) -> Record:
     if made is None:
         raise await _duplicate(tx, values)
     return made
+
+
+async def create_at_once(
+    database: Database, warrant: Warrant, values: Mapping[str, Any], *, id: UUID, kept: Kept | None = None
+) -> Record | None:
+    """As `create`, in one statement; None if that could not be, and nothing was written."""
+    event, kind = EventType.CONTACT_CREATED, Kind.CONTACT
+    return await at_once.create(database, warrant, contacts, event, kind, values, id=id, kept=kept)
 
 
 async def upsert(tx: Transaction, values: Mapping[str, Any]) -> tuple[Record, bool]:
@@ -50,6 +59,11 @@ async def change(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> Change
         raise await _duplicate(tx, values) from None
 
 
+async def change_many(tx: Transaction, changes: Sequence[Change]) -> dict[UUID, Changed]:
+    """Of those that are there; all change the same fields, never the email, each of another contact."""
+    return await events.change_many(tx, contacts, EventType.CONTACT_UPDATED, Kind.CONTACT, changes)
+
+
 async def get(tx: Transaction, id: UUID) -> Record:
     return await events.get(tx, contacts, Kind.CONTACT, id)
 
@@ -57,7 +71,7 @@ async def get(tx: Transaction, id: UUID) -> Record:
 async def create_many(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> set[UUID]:
     """Creates those nobody is in the way of, each row with an `id` of its own; the ids of the new ones."""
     # One order for all: two imports at once wait for each other and never in a circle.
-    ordered = sorted(rows, key=lambda row: str(row["email"]))
+    ordered = [Draft.of(row) for row in sorted(rows, key=lambda row: str(row["email"]))]
     return await events.create_many(tx, contacts, EventType.CONTACT_CREATED, Kind.CONTACT, ordered)
 
 

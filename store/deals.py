@@ -1,22 +1,33 @@
 """Deals: in one stage of one pipeline; the stage's kind decides the outcome."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from functools import partial
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, and_, case, func, literal, select
+from sqlalchemy import ColumnElement, Select, case, func, literal, select
 
 from domain.words import EventType, Kind, StageKind
 from store import events, reminders, tables
 from store.errors import Duplicate, UnknownStage
-from store.events import Changed, Record
+from store.events import Change, Changed, Draft, Record
 from store.pages import Page, Span, equal, page
+from store.rowsets import rowset
 from store.tables import deals, stages
-from store.transaction import Transaction
+from store.transaction import Origin, Transaction
 
 DEFAULT_PIPELINE = "default"
+
+
+@dataclass(frozen=True)
+class Move:
+    """A deal and the stage it is to be in, on whose behalf where not the transaction's own."""
+
+    deal: UUID
+    stage: str
+    origin: Origin | None = None
 
 
 async def create(tx: Transaction, values: Mapping[str, Any]) -> Record:
@@ -59,7 +70,7 @@ async def create_many(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> set
     # One order for all: two imports at once wait for each other and never in a circle.
     staged.sort(key=lambda pair: str(pair[0]["external_id"]))
     full = [
-        {**row, "probability": stage.probability, **_outcome(tx, stage.kind, row["expected_close_date"])}
+        Draft.of({**row, "probability": stage.probability, **_outcome(tx, stage.kind, row["expected_close_date"])})
         for row, stage in staged
     ]
     return await events.create_many(tx, deals, EventType.DEAL_CREATED, Kind.DEAL, full)
@@ -70,33 +81,52 @@ async def change(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> Change
     return await events.change(tx, deals, EventType.DEAL_UPDATED, Kind.DEAL, id, values)
 
 
+async def change_many(tx: Transaction, changes: Sequence[Change]) -> dict[UUID, Changed]:
+    """As `change`, of those that are there; all change the same fields, each of another deal."""
+    return await events.change_many(tx, deals, EventType.DEAL_UPDATED, Kind.DEAL, changes)
+
+
 async def move_stage(tx: Transaction, id: UUID, stage: str) -> Changed:
     """Moves a deal within its pipeline; to where it stands changes nothing and makes no event.
 
     The stage's default probability is taken over. A closed deal's open reminders are cancelled.
     Raises `NotFound`, `UnknownStage`.
     """
-    target = (
-        select(stages)
-        .join(deals, and_(deals.c.org_id == stages.c.org_id, deals.c.pipeline == stages.c.pipeline))
-        .where(deals.c.org_id == tx.org, deals.c.id == id, stages.c.key == stage)
-        .where(deals.c.deleted_at.is_(None))
-    )
-    found = (await tx.execute(target)).one_or_none()
-    if found is None:
+    moved = await move_stages(tx, [Move(id, stage)])
+    if id not in moved:
         await get(tx, id)
-        raise UnknownStage(f"the deal's pipeline has no stage '{stage}'", "stage")
-    closes = found.kind != StageKind.OPEN
-    return await events.change(
-        tx,
-        deals,
-        EventType.DEAL_STAGE_CHANGED,
-        Kind.DEAL,
-        id,
-        {"stage": stage},
-        also={"probability": found.probability, **_outcome(tx, found.kind)},
-        along=partial(reminders.cancelled_with, tx, "deal_id") if closes else None,
+        raise no_stage(stage)
+    return moved[id]
+
+
+def no_stage(stage: str) -> UnknownStage:
+    """The refusal of a stage that a deal's pipeline does not have."""
+    return UnknownStage(f"the deal's pipeline has no stage '{stage}'", "stage")
+
+
+async def move_stages(tx: Transaction, moves: Sequence[Move]) -> dict[UUID, Changed]:
+    """As `move_stage`, each of another deal; those that are there and whose pipeline has the stage."""
+    rows = [{"id": one.deal, "stage": one.stage} for one in moves]
+    given = rowset("given", {"id": deals.c.id.type, "stage": deals.c.stage.type}, rows)
+    of_pipeline = (stages.c.org_id == deals.c.org_id) & (stages.c.pipeline == deals.c.pipeline)
+    target = (
+        select(deals.c.id, stages.c.kind, stages.c.probability)
+        .join(given, given.c.id == deals.c.id)
+        .join(stages, of_pipeline & (stages.c.key == given.c.stage))
+        .where(deals.c.org_id == tx.org, deals.c.deleted_at.is_(None))
     )
+    found = {row.id: row for row in await tx.execute(target)}
+    closing: dict[bool, list[Change]] = {}
+    for one in moves:
+        if stage := found.get(one.deal):
+            also = {"probability": stage.probability, **_outcome(tx, stage.kind)}
+            change = Change(one.deal, {"stage": one.stage}, also, one.origin)
+            closing.setdefault(stage.kind != StageKind.OPEN, []).append(change)
+    moved: dict[UUID, Changed] = {}
+    for closes, changes in closing.items():
+        along = partial(reminders.cancelled_with, tx, "deal_id") if closes else None
+        moved |= await events.change_many(tx, deals, EventType.DEAL_STAGE_CHANGED, Kind.DEAL, changes, along=along)
+    return moved
 
 
 async def get(tx: Transaction, id: UUID) -> Record:

@@ -30,7 +30,7 @@ from store.pages import Page, Span, equal, page
 from store.tables import activations, contacts, deals, holds, pauses, versions
 from store.tables import definitions as definition_table
 from store.tables import executions as table
-from store.transaction import Transaction
+from store.transaction import Origin, Transaction
 
 MOST = 1_000
 """Contacts enrolled by one call."""
@@ -44,6 +44,8 @@ class Asked:
     contact: UUID
     id: UUID | None = None
     deal: UUID | None = None
+    origin: Origin | None = None
+    """On whose behalf, where not the transaction's own."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ async def enroll(
             answers[place] = Answered(one.contact, reason=NotEnrolled.ALREADY_ENROLLED)
         else:
             rows[one.contact] = _row(tx, sequence, version, document, one, person, sender)
-    made = await _make(tx, list(rows.values()))
+    made = await _make(tx, list(rows.values()), {one.contact: one.origin for one in asked})
     return [answers.get(place) or await _outcome(tx, sequence, one, made) for place, one in enumerate(asked)]
 
 
@@ -307,6 +309,7 @@ def _row(
     mailbox: UUID | None,
 ) -> dict[str, Any]:
     links = Links(asked.contact, person.company_id, asked.deal)
+    origin = asked.origin or tx.origin
     return {
         "org_id": tx.org,
         "id": asked.id or uuid7(),
@@ -318,16 +321,18 @@ def _row(
         "step": document.steps[0].id,
         "anchor": tx.now,
         "due_at": tx.now,
-        "chain": [*tx.origin.chain, sequence][-_MAX_CHAIN:],
+        "chain": [*origin.chain, sequence][-_MAX_CHAIN:],
         "started_at": tx.now,
         "revision": 1,
         "destination_id": mailbox,
-        "started_by_kind": tx.origin.kind,
-        "started_by_id": tx.origin.id,
+        "started_by_kind": origin.kind,
+        "started_by_id": origin.id,
     }
 
 
-async def _make(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> dict[UUID, UUID]:
+async def _make(
+    tx: Transaction, rows: Sequence[Mapping[str, Any]], origins: Mapping[UUID, Origin | None]
+) -> dict[UUID, UUID]:
     """Contact → the enrollment that was made; one that is in the way leaves its contact out."""
     if not rows:
         return {}
@@ -341,6 +346,7 @@ async def _make(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> dict[UUID
             1,
             {},
             {"sequenceId": row["definition_id"], "contactId": row["contact_id"], "dealId": row["deal_id"]},
+            origin=origins[row["contact_id"]],
         )
         for row in rows
         if row["contact_id"] in made

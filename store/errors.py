@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 _LOCK_TIMEOUT = "55P03"
 _BAD_VALUE = "22"
+_CONSTRAINT = "23"
 _PASSING = ("08", "40", "53", _LOCK_TIMEOUT, "57")
 """SQLSTATE classes that pass by themselves: connection, rollback, resources, lock timeout, shutdown."""
 
@@ -96,6 +97,11 @@ def is_lock_timeout(error: BaseException) -> bool:
 def is_bad_value(error: BaseException) -> bool:
     """Whether the database could not hold a value, such as a text with a NUL character."""
     return sqlstate(error).startswith(_BAD_VALUE)
+
+
+def is_constraint(error: BaseException) -> bool:
+    """Whether a constraint was in the way: a key that is taken, a reference to nothing, a check."""
+    return sqlstate(error).startswith(_CONSTRAINT)
 
 
 def sqlstate(error: BaseException) -> str:

@@ -5,13 +5,12 @@ without a gap, in the order of the row's own lock.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 from uuid import UUID
 
 from pydantic.alias_generators import to_camel
-from pydantic_core import to_jsonable_python
 from sqlalchemy import (
     CTE,
     ColumnElement,
@@ -25,7 +24,6 @@ from sqlalchemy import (
     func,
     insert,
     literal,
-    literal_column,
     or_,
     select,
     true,
@@ -34,13 +32,15 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
+from sqlalchemy.types import TypeEngine
 from uuid_utils.compat import uuid7
 
 from domain.words import EventType, Kind
 from store.errors import NotFound, Stale
 from store.pages import Page, Span, equal, page
+from store.rowsets import rowset
 from store.tables import events, outbox
-from store.transaction import Transaction
+from store.transaction import Origin, Transaction
 
 Record = Row[Any]
 
@@ -61,6 +61,34 @@ class Fact:
     after: Mapping[str, Any]
     chain: Sequence[UUID] = ()
     """What the fact is a consequence of beside what the transaction is: its execution's own chain."""
+    origin: Origin | None = None
+    """On whose behalf, where not the transaction's own."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A record to make: all its columns but those that `create_many` knows."""
+
+    id: UUID
+    values: Mapping[str, Any]
+    origin: Origin | None = None
+    """On whose behalf, where not the transaction's own."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Draft":
+        """Of columns with the `id` among them."""
+        return cls(row["id"], {name: value for name, value in row.items() if name != "id"})
+
+
+@dataclass(frozen=True)
+class Change:
+    """What to write to a record: `values` are compared and told, `also` is written along with them."""
+
+    id: UUID
+    values: Mapping[str, Any]
+    also: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
+    """On whose behalf, where not the transaction's own."""
 
 
 @dataclass(frozen=True)
@@ -115,37 +143,40 @@ async def create(
 
 
 async def create_many(
-    tx: Transaction, table: Table, event: EventType, kind: Kind, rows: Sequence[Mapping[str, Any]]
+    tx: Transaction, table: Table, event: EventType, kind: Kind, drafts: Sequence[Draft]
 ) -> set[UUID]:
-    """As `create`, set by set; each row brings its `id`, and all name the same columns.
+    """As `create`, set by set; all name the same columns.
 
-    A row in the way of any unique index is left out; the answer has the ids of the others.
+    A record in the way of any unique index is left out; the answer has the ids of the others.
     """
     made: set[UUID] = set()
-    for start in range(0, len(rows), _BATCH):
-        made |= await _create_batch(tx, table, event, kind, rows[start : start + _BATCH])
+    for start in range(0, len(drafts), _BATCH):
+        made |= await _create_batch(tx, table, event, kind, drafts[start : start + _BATCH])
     return made
 
 
 async def _create_batch(
-    tx: Transaction, table: Table, event: EventType, kind: Kind, rows: Sequence[Mapping[str, Any]]
+    tx: Transaction, table: Table, event: EventType, kind: Kind, drafts: Sequence[Draft]
 ) -> set[UUID]:
+    names = list(drafts[0].values)
+    rows = []
+    for draft in drafts:
+        by = draft.origin or tx.origin
+        user = by.id if by.kind == "user" else None
+        rows.append({"id": draft.id, **draft.values, "created_by": user, **_by(by)})
+    given = rowset("given", {**_types(table, ["id", *names, "created_by"]), **_BY}, rows)
     written = {
-        "org_id": tx.org,
-        "revision": 1,
-        "created_by": tx.origin.id if tx.origin.kind == "user" else None,
-        "created_at": tx.now,
-        "updated_at": tx.now,
+        "id": given.c.id,
+        **{name: given.c[name] for name in names},
+        "created_by": given.c.created_by,
+        "org_id": literal(tx.org),
+        "revision": literal(1),
+        "created_at": literal(tx.now),
+        "updated_at": literal(tx.now),
     }
-    names = [*rows[0], *written]
-    # One parameter however many rows, so that one statement serves every batch.
-    whole = literal(to_jsonable_python([{**row, **written} for row in rows]), JSONB)
-    given = func.jsonb_populate_recordset(literal_column(f"NULL::{table.name}"), whole).table_valued(
-        *(table.c[name] for name in names), name="given"
-    )
     made = (
         insert_or(table)
-        .from_select(names, select(*(given.c[name] for name in names)))
+        .from_select(list(written), select(*written.values()))
         .on_conflict_do_nothing()
         .returning(*table.c)
         .cte("made")
@@ -154,11 +185,12 @@ async def _create_batch(
         tx,
         event,
         kind,
-        source=made,
+        source=made.join(given, given.c.id == made.c.id),
         subject=made.c.id,
         number=made.c.revision,
         before=literal({}, JSONB),
-        after=_picture(made.c, [name for name in rows[0] if name != "id"]),
+        after=_picture(made.c, names),
+        by=given.c,
     )
     statement = select(made.c.id).add_cte(_kept(tx, fact))
     return set((await tx.write(statement)).scalars())
@@ -167,32 +199,29 @@ async def _create_batch(
 async def tell(tx: Transaction, facts: Sequence[Fact]) -> None:
     """Events and outbox rows of what was written under the records' own locks."""
     for start in range(0, len(facts), _BATCH):
-        rows = [
-            {
-                "org_id": tx.org,
-                "id": uuid7(),
-                "type": fact.type.value,
-                "subject_kind": fact.kind.value,
-                "subject_id": fact.subject,
-                "number": fact.number,
-                "at": tx.now,
-                "before": to_jsonable_python(fact.before),
-                "after": to_jsonable_python(fact.after),
-                "actor_kind": tx.origin.kind,
-                "actor_id": tx.origin.id,
-                "chain": list(dict.fromkeys([*fact.chain, *tx.origin.chain]))[:_LONGEST_CHAIN],
-                "execution_id": tx.origin.execution,
-            }
-            for fact in facts[start : start + _BATCH]
-        ]
-        # One row alone is a statement that is compiled once; many are compiled each time.
-        fact = (
-            insert(events)
-            .values(rows if len(rows) > 1 else rows[0])
-            .returning(events.c.org_id, events.c.id)
-            .cte("fact")
-        )
+        rows = [_told(tx, fact) for fact in facts[start : start + _BATCH]]
+        given = rowset("given", _types(events, rows[0]), rows)
+        names = ["org_id", "at", *rows[0]]
+        told = select(literal(tx.org), literal(tx.now), *(given.c[name] for name in rows[0]))
+        fact = insert(events).from_select(names, told).returning(events.c.org_id, events.c.id).cte("fact")
         await tx.execute(select(literal(1)).add_cte(_kept(tx, fact)))
+
+
+def _told(tx: Transaction, fact: Fact) -> dict[str, Any]:
+    origin = fact.origin or tx.origin
+    return {
+        "id": uuid7(),
+        "type": fact.type.value,
+        "subject_kind": fact.kind.value,
+        "subject_id": fact.subject,
+        "number": fact.number,
+        "before": fact.before,
+        "after": fact.after,
+        "actor_kind": origin.kind,
+        "actor_id": origin.id,
+        "chain": list(dict.fromkeys([*fact.chain, *origin.chain]))[:_LONGEST_CHAIN],
+        "execution_id": origin.execution,
+    }
 
 
 async def change(
@@ -207,28 +236,52 @@ async def change(
     when: ColumnElement[bool] | None = None,
     along: Callable[[CTE], Update] | None = None,
 ) -> Changed:
-    """Writes `values` where any of them differs (IS DISTINCT FROM), with event and outbox row.
+    """As `change_many`, of one. Raises `NotFound`."""
+    if not values:
+        return Changed(await get(tx, table, kind, id), None)
+    one = Change(id, values, also or {})
+    found = await change_many(tx, table, event, kind, [one], when=when, along=along)
+    if id not in found:
+        raise NotFound(kind.capitalize())
+    return found[id]
 
-    `also` columns are written along but neither compared nor told; `when` is one more condition
-    on the row as it stands under its lock; `along` is one more update in the same statement,
-    of what hangs on the changed row. Raises `NotFound`.
+
+async def change_many(
+    tx: Transaction,
+    table: Table,
+    event: EventType,
+    kind: Kind,
+    changes: Sequence[Change],
+    *,
+    when: ColumnElement[bool] | None = None,
+    along: Callable[[CTE], Update] | None = None,
+) -> dict[UUID, Changed]:
+    """Writes `values` where any of them differs (IS DISTINCT FROM), each record with event and outbox row.
+
+    All changes name the same columns, each another record; one that is not live is left out of the
+    answer. `when` is one more condition on a row as it stands under its lock; `along` is one more
+    update in the same statement, of what hangs on the changed rows.
     """
-    row = _plain(values)
-    if not row:
-        found = await get(tx, table, kind, id)
-        return Changed(found, None)
+    names, more = list(changes[0].values), list(changes[0].also)
+    if len({one.id for one in changes}) < len(changes):
+        msg = "one record is changed twice by one statement"
+        raise ValueError(msg)
+    given = _given(tx, table, changes)
     before = (
         select(table)
-        .where(table.c.org_id == tx.org, table.c.id == id, table.c.deleted_at.is_(None))
+        .where(table.c.org_id == tx.org, table.c.id.in_(select(given.c.id)), table.c.deleted_at.is_(None))
+        .order_by(table.c.id)
         .with_for_update(key_share=True)
         .cte("before")
     )
-    differs = or_(*(table.c[name].is_distinct_from(value) for name, value in row.items()))
+    differs = or_(*(table.c[name].is_distinct_from(given.c[name]) for name in names))
     after = (
         update(table)
-        .where(table.c.org_id == before.c.org_id, table.c.id == before.c.id, differs)
+        .where(table.c.org_id == before.c.org_id, table.c.id == before.c.id, given.c.id == before.c.id, differs)
         .where(when if when is not None else true())
-        .values({**row, **(also or {}), "revision": table.c.revision + 1, "updated_at": tx.now})
+        .values(
+            {name: given.c[name] for name in (*names, *more)} | {"revision": table.c.revision + 1, "updated_at": tx.now}
+        )
         .returning(*table.c)
         .cte("after")
     )
@@ -236,30 +289,29 @@ async def change(
         tx,
         event,
         kind,
-        source=after.join(before, true()),
+        source=after.join(before, before.c.id == after.c.id).join(given, given.c.id == after.c.id),
         subject=after.c.id,
         number=after.c.revision,
-        before=_picture(before.c, row),
-        after=_picture(after.c, row),
+        before=_picture(before.c, names),
+        after=_picture(after.c, names),
+        by=given.c,
     )
     changed = after.c.id.is_not(None)
     statement = (
         select(
             *(case((changed, after.c[c.name]), else_=before.c[c.name]).label(c.name) for c in table.c),
             changed.label("changed__"),
-            *(before.c[name].label(f"before__{name}") for name in row),
+            *(before.c[name].label(f"before__{name}") for name in names),
         )
-        .select_from(before.outerjoin(after, true()))
+        .select_from(before.outerjoin(after, after.c.id == before.c.id))
         .add_cte(_kept(tx, fact))
     )
     if along is not None:
         statement = statement.add_cte(along(after).returning(literal(1)).cte("along"))
-    result = (await tx.write(statement)).one_or_none()
-    if result is None:
-        raise NotFound(kind.capitalize())
-    if not result.changed__:
-        return Changed(result, None)
-    return Changed(result, {name: getattr(result, f"before__{name}") for name in row})
+    return {
+        row.id: Changed(row, {name: getattr(row, f"before__{name}") for name in names} if row.changed__ else None)
+        for row in await tx.write(statement)
+    }
 
 
 async def get(tx: Transaction, table: Table, kind: Kind, id: UUID) -> Record:
@@ -306,6 +358,32 @@ async def bare_change(
     return changed
 
 
+def _given(tx: Transaction, table: Table, changes: Sequence[Change]) -> FromClause:
+    """What to write as rows to select from: of one as plain parameters, of many as one."""
+    rows = [{"id": one.id, **_plain(one.values), **_plain(one.also), **_by(one.origin or tx.origin)} for one in changes]
+    types = {**_types(table, ["id", *changes[0].values, *changes[0].also]), **_BY}
+    if len(rows) > 1:
+        return rowset("given", types, rows)
+    return select(*(literal(value, types[name]).label(name) for name, value in rows[0].items())).subquery("given")
+
+
+def _types(table: Table, names: Iterable[str]) -> dict[str, TypeEngine[Any]]:
+    return {name: table.c[name].type for name in names}
+
+
+_BY: dict[str, TypeEngine[Any]] = {
+    "by_kind": events.c.actor_kind.type,
+    "by_id": events.c.actor_id.type,
+    "by_chain": events.c.chain.type,
+    "by_execution": events.c.execution_id.type,
+}
+"""On whose behalf a row is written, as columns beside its own."""
+
+
+def _by(origin: Origin) -> dict[str, Any]:
+    return dict(zip(_BY, (origin.kind, origin.id, list(origin.chain), origin.execution), strict=True))
+
+
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value.value if isinstance(value, Enum) else value for name, value in values.items()}
 
@@ -320,8 +398,10 @@ def _fact(
     number: ColumnElement[int],
     before: ColumnElement[Any],
     after: ColumnElement[Any],
+    by: ReadOnlyColumnCollection[str, Any] | None = None,
 ) -> CTE:
-    """An event for each row in `source`."""
+    """An event for each row in `source`; `by` has on whose behalf, where not the transaction's own."""
+    origin = by or {name: literal(value, _BY[name]) for name, value in _by(tx.origin).items()}
     columns: dict[str, ColumnElement[Any]] = {
         "org_id": literal(tx.org),
         "id": func.uuidv7(),
@@ -332,10 +412,10 @@ def _fact(
         "at": literal(tx.now),
         "before": before,
         "after": after,
-        "actor_kind": literal(tx.origin.kind),
-        "actor_id": literal(tx.origin.id, events.c.actor_id.type),
-        "chain": literal(list(tx.origin.chain), events.c.chain.type),
-        "execution_id": literal(tx.origin.execution, events.c.execution_id.type),
+        "actor_kind": origin["by_kind"],
+        "actor_id": origin["by_id"],
+        "chain": origin["by_chain"],
+        "execution_id": origin["by_execution"],
     }
     return (
         insert(events)

@@ -11,7 +11,6 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, Table, Text, cast, exists, func, insert, literal, select, true, update
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.dialects.postgresql import insert as insert_or
 from uuid_utils.compat import uuid7
 
 from domain.delivery import OVER
@@ -23,6 +22,7 @@ from store import notifications, queues
 from store.errors import IllegalTransition, NotFound
 from store.events import Fact, Record
 from store.pages import Page, Span, equal, page
+from store.rowsets import among, filled, rowset
 from store.tables import (
     contacts,
     deals,
@@ -51,6 +51,55 @@ class Taken:
     made_id: UUID | None = None
 
 
+@dataclass(frozen=True)
+class Rest:
+    """Where an execution stands after steps, and when it is next looked at or which fact it awaits; or how it ended."""
+
+    execution: Record
+    taken: Sequence[Taken]
+    step: str | None
+    anchor: datetime
+    message: UUID | None = None
+    due_at: datetime | None = None
+    awaits: Awaits | None = None
+    waits: Mapping[str, Any] | None = None
+    ended: ExitReason | None = None
+
+    def steps(self) -> list[dict[str, Any]]:
+        """The rows of its steps."""
+        return [
+            {
+                "execution_id": self.execution.id,
+                "step": one.step,
+                "number": number,
+                "action": one.action,
+                "outcome": one.outcome.value,
+                "saw": dict(one.saw),
+                "made_kind": one.made_kind and one.made_kind.value,
+                "made_id": one.made_id,
+            }
+            for number, one in enumerate(self.taken, self.execution.steps_taken + 1)
+        ]
+
+    def columns(self, now: datetime) -> dict[str, Any]:
+        """Its own row; an end counts as a change of the enrollment or run itself."""
+        ended = self.ended is not None
+        return {
+            "id": self.execution.id,
+            "status": ExecutionStatus.ENDED if ended else ExecutionStatus.OPEN,
+            "exit_reason": self.ended,
+            "step": self.step,
+            "anchor": self.anchor,
+            "message_id": self.message,
+            "due_at": self.due_at,
+            "awaits": self.awaits,
+            "waits": self.waits,
+            "steps_taken": self.execution.steps_taken + len(self.taken),
+            "revision": self.execution.revision + ended,
+            "ended_at": now if ended else None,
+        }
+
+
 async def start_runs(tx: Transaction, decided: Sequence[tuple[Event, Start, Mapping[str, UUID | None]]]) -> list[UUID]:
     """Makes a run for each (event, decision, subject links), due at once; the ids of the new ones.
 
@@ -60,29 +109,30 @@ async def start_runs(tx: Transaction, decided: Sequence[tuple[Event, Start, Mapp
         return []
     rows = [
         {
-            "org_id": tx.org,
             "id": run_id(event.id, start.rule),
-            "kind": Target.RUN.value,
             "definition_id": start.rule,
             "version_id": start.version,
             "event_id": event.id,
             "contact_id": links.get("contact_id"),
             "company_id": links.get("company_id"),
             "deal_id": links.get("deal_id"),
-            "status": ExecutionStatus.OPEN.value,
             "step": start.document.steps[0].id,
             "anchor": event.at,
-            "due_at": tx.now,
             "saw": start.saw.model_dump(mode="json") if start.saw else None,
             "chain": [*event.chain, start.rule],
-            "started_at": tx.now,
-            "revision": 1,
         }
         for event, start, links in decided
     ]
+    always = {
+        "org_id": tx.org,
+        "kind": Target.RUN.value,
+        "status": ExecutionStatus.OPEN.value,
+        "due_at": tx.now,
+        "started_at": tx.now,
+        "revision": 1,
+    }
     statement = (
-        insert_or(executions)
-        .values(rows)
+        filled(executions, always, rows)
         .on_conflict_do_nothing(index_elements=["org_id", "definition_id", "event_id"])
         .returning(executions.c.id)
     )
@@ -95,34 +145,32 @@ async def refuse(tx: Transaction, decided: Sequence[tuple[Event, Refused]]) -> N
         return
     rows = [
         {
-            "org_id": tx.org,
             "id": uuid7(),
             "definition_id": refused.rule,
             "version_id": refused.version,
             "event_id": event.id,
             "reason": refused.reason.value,
             "saw": refused.saw.model_dump(mode="json") if refused.saw else None,
-            "at": tx.now,
         }
         for event, refused in decided
     ]
-    await tx.execute(insert_or(refusals).values(rows).on_conflict_do_nothing())
+    always = {"org_id": tx.org, "at": tx.now}
+    await tx.execute(filled(refusals, always, rows).on_conflict_do_nothing())
 
 
-async def lock_due(tx: Transaction, id: UUID) -> Record | None:
-    """Locks an open execution's contact and deal, then the execution; None if nothing may become of it.
+async def lock_due(tx: Transaction, ids: Sequence[UUID]) -> list[Record]:
+    """Locks open executions' contacts and deals, then the executions; those of which something may become, by id.
 
-    One statement, in the lock order of the product: records before executions. The row comes
-    with its version's `document` as text, its event's type, before and after (None for an
-    enrollment), the calendar, and the `pauses` since its anchor.
+    One statement, in the lock order of the product: records before executions, several of one kind
+    by id. Each row comes with its version's `document` as text, its event's type, before and after
+    (None for an enrollment), the calendar, and the `pauses` since its anchor.
     """
-    mine = (executions.c.org_id == tx.org) & (executions.c.id == id)
+    mine = (executions.c.org_id == tx.org) & among(executions.c.id, ids)
 
     def locked(table: Table, link: ColumnElement[UUID]) -> ColumnElement[bool]:
         """Not inlined because it locks; evaluated before the execution's own row is."""
-        wanted = select(link).where(mine).scalar_subquery()
-        row = select(table.c.id).where(table.c.org_id == tx.org, table.c.id == wanted)
-        cte = row.with_for_update(key_share=True).cte(f"locked_{table.name}")
+        rows = select(table.c.id).where(table.c.org_id == tx.org, table.c.id.in_(select(link).where(mine)))
+        cte = rows.order_by(table.c.id).with_for_update(key_share=True).cte(f"locked_{table.name}")
         return select(func.count()).select_from(cte).scalar_subquery() >= 0
 
     held_still = (
@@ -155,88 +203,73 @@ async def lock_due(tx: Transaction, id: UUID) -> Record | None:
         )
         .where(mine, executions.c.status == ExecutionStatus.OPEN, executions.c.held_since.is_(None))
         .where(locked(contacts, executions.c.contact_id), locked(deals, executions.c.deal_id))
+        .order_by(executions.c.id)
         .with_for_update(of=executions, key_share=True)
     )
-    return (await tx.execute(statement)).one_or_none()
+    return list((await tx.execute(statement)).all())
 
 
-async def last_message(tx: Transaction, execution: Record) -> Record | None:
-    """When an execution's last message was planned and left; `over` when no more becomes of any it has written.
+async def last_messages(tx: Transaction, of: Sequence[Record]) -> dict[UUID, Record]:
+    """When executions' last messages were planned and left; `over` when no more becomes of any one has written.
 
-    Whoever records that holds the execution's lock, so this is a statement after `lock_due`: one
-    that waited for the lock would tell how it was before.
+    By the message's id. Whoever records that holds the execution's lock, so this is a statement
+    after `lock_due`: one that waited for the lock would tell how it was before.
     """
-    if execution.message_id is None:
-        return None
+    wanted = [one.message_id for one in of if one.message_id is not None]
+    if not wanted:
+        return {}
     other = intents.alias("other")
     to_come = exists().where(
         other.c.org_id == intents.c.org_id,
         other.c.execution_id == intents.c.execution_id,
         other.c.status.not_in(OVER),
     )
-    statement = select(intents.c.due_at, intents.c.accepted_at, (~to_come).label("over")).where(
-        intents.c.org_id == tx.org, intents.c.id == execution.message_id
+    statement = select(intents.c.id, intents.c.due_at, intents.c.accepted_at, (~to_come).label("over")).where(
+        intents.c.org_id == tx.org, among(intents.c.id, wanted)
     )
-    return (await tx.execute(statement)).one()
+    return {row.id: row for row in await tx.execute(statement)}
 
 
-async def record(tx: Transaction, execution: Record, taken: Sequence[Taken]) -> None:
-    """Writes the steps of one advance; their key is (execution, step, visit), so twice is an error."""
-    if not taken:
+async def rest(tx: Transaction, rests: Sequence[Rest]) -> None:
+    """Writes the steps that locked executions took, and where they stand now or how they ended.
+
+    A step's key is (execution, step, visit), so twice is an error. An enrollment's end is a fact of its own.
+    """
+    if not rests:
         return
-    rows = [
-        {
-            "org_id": tx.org,
-            "execution_id": execution.id,
-            "step": one.step,
-            "visit": 1,
-            "number": number,
-            "action": one.action,
-            "outcome": one.outcome.value,
-            "saw": dict(one.saw),
-            "made_kind": one.made_kind.value if one.made_kind else None,
-            "made_id": one.made_id,
-            "at": tx.now,
-        }
-        for number, one in enumerate(taken, execution.steps_taken + 1)
-    ]
-    await tx.execute(insert(effects), rows)
-
-
-async def stand(
-    tx: Transaction,
-    execution: Record,
-    *,
-    steps: int,
-    step: str | None,
-    anchor: datetime,
-    message: UUID | None,
-    due_at: datetime | None,
-    awaits: Awaits | None = None,
-    waits: Mapping[str, Any] | None,
-) -> None:
-    """Where an execution stands now, and when it is next looked at or which fact it awaits."""
-    await _write(
-        tx,
-        execution.id,
-        step=step,
-        anchor=anchor,
-        message_id=message,
-        due_at=due_at,
-        awaits=awaits.value if awaits else None,
-        waits=waits,
-        steps_taken=execution.steps_taken + steps,
-        sweeps=0,
-        sweep_after=None,
+    taken = [row for one in rests for row in one.steps()]
+    steps = rowset("steps", {name: effects.c[name].type for name in _STEP}, taken)
+    always = (literal(tx.org), literal(1), literal(tx.now))
+    recorded = (
+        insert(effects)
+        .from_select(["org_id", "visit", "at", *_STEP], select(*always, *steps.c))
+        .returning(literal(1))
+        .cte("recorded")
     )
+    rows = [one.columns(tx.now) for one in rests]
+    given = rowset("given", {name: executions.c[name].type for name in rows[0]}, rows)
+    written = {name: given.c[name] for name in rows[0] if name != "id"}
+    statement = (
+        update(executions)
+        .where(executions.c.org_id == tx.org, executions.c.id == given.c.id)
+        .values(**written, held_since=None, stuck_reason=None, stuck_detail=None, sweeps=0, sweep_after=None)
+        .add_cte(recorded)
+    )
+    await tx.execute(statement)
+    facts = [
+        end_fact(one.execution, one.execution.revision + 1, one.ended)
+        for one in rests
+        if one.ended is not None and one.execution.kind == Target.ENROLLMENT
+    ]
+    await events_of.tell(tx, facts)
 
 
-async def end(tx: Transaction, execution: Record, reason: ExitReason, *, steps: int = 0) -> None:
-    """Ends a locked execution that went its way; an enrollment's end is a fact of its own."""
-    ending = ended(tx, reason)
-    await _write(tx, execution.id, steps_taken=execution.steps_taken + steps, **ending, step=None)
-    if execution.kind == Target.ENROLLMENT:
-        await events_of.tell(tx, [end_fact(execution, execution.revision + 1, reason)])
+_STEP = ("execution_id", "step", "number", "action", "outcome", "saw", "made_kind", "made_id")
+
+
+async def end(tx: Transaction, execution: Record, reason: ExitReason) -> None:
+    """Ends a locked execution that went its way."""
+    await rest(tx, [Rest(execution, (), None, execution.anchor, message=execution.message_id, ended=reason)])
 
 
 def end_fact(execution: Record, number: int, reason: ExitReason) -> Fact:
@@ -430,7 +463,3 @@ def ended(tx: Transaction, reason: ExitReason) -> dict[str, Any]:
         "ended_at": tx.now,
         "revision": executions.c.revision + 1,
     }
-
-
-async def _write(tx: Transaction, id: UUID, **values: Any) -> None:  # noqa: ANN401  (columns)
-    await tx.execute(update(executions).where(executions.c.org_id == tx.org, executions.c.id == id).values(**values))

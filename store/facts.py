@@ -1,16 +1,18 @@
 """What a decision may look at: records as one tree of JSON values, spelled as the API spells them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from pydantic.alias_generators import to_camel
 from pydantic_core import to_jsonable_python
-from sqlalchemy import Table, select
+from sqlalchemy import ColumnElement, FromClause, Uuid, func, select
 
 from domain.words import Kind
 from store.events import Record
+from store.rowsets import among, rowset
 from store.tables import activities, companies, contacts, deals, effects, intents, reminders
 from store.transaction import Transaction
 
@@ -36,9 +38,7 @@ class Links:
         return cls(**{name: id}) if name in cls.__dataclass_fields__ else cls()
 
     def columns(self) -> dict[str, UUID | None]:
-        return {
-            "contact_id": self.contact_id, "company_id": self.company_id, "deal_id": self.deal_id
-        }  # fmt: skip
+        return {"contact_id": self.contact_id, "company_id": self.company_id, "deal_id": self.deal_id}
 
 
 @dataclass(frozen=True)
@@ -58,67 +58,106 @@ class Subject:
         return None
 
 
+class Records:
+    """Live contacts, companies and deals: each as it was read, or as this transaction has changed it since."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[str, UUID], _Seen] = {}
+        self._read: set[Links] = set()
+
+    async def read(self, tx: Transaction, wanted: Iterable[Links]) -> None:
+        """Adds what is not read yet, with what deals and contacts lead to; one statement, however many."""
+        missing = set(wanted) - self._read - {Links()}
+        if not missing:
+            return
+        asked = rowset("asked", _LINKS, [one.columns() for one in missing])
+        source: FromClause = asked
+        links: dict[str, ColumnElement[UUID]] = {name: asked.c[name] for name in _LINKS}
+        for table in (deals, contacts, companies):
+            here = (table.c.org_id == tx.org) & (table.c.id == links[_ROOTS[table.name]]) & table.c.deleted_at.is_(None)
+            source = source.outerjoin(table, here)
+            through = {name: table.c[name] for name in _LINKS if name in table.c}
+            links |= {name: func.coalesce(links[name], column) for name, column in through.items()}
+        columns = [column for table in (deals, contacts, companies) for column in table.c]
+        named = select(*(column.label(f"{column.table.name}_{column.name}") for column in columns))
+        for row in await tx.execute(named.select_from(source)):
+            values = iter(row)
+            for table in (deals, contacts, companies):
+                self._add(table.name, {column.name: next(values) for column in table.c})
+        self._read |= missing
+
+    def changed(self, root: str, record: Record) -> None:
+        """Takes note of a record as this transaction has written it."""
+        table = {"deal": deals, "contact": contacts, "company": companies}[root]
+        self._add(table.name, {column.name: getattr(record, column.name) for column in table.c})
+
+    def subject(self, links: Links) -> Subject:
+        """The records of those links that were read."""
+        found: dict[str, Any] = {}
+        for root in ("deal", "contact", "company"):
+            seen = self._found.get((root, getattr(links, f"{root}_id")))
+            found[root] = seen and seen.picture
+            links = seen.through(links) if seen else links
+        return Subject(links, found)
+
+    def _add(self, table: str, row: Mapping[str, Any]) -> None:
+        if row["id"] is not None:
+            root = _ROOTS[table].removesuffix("_id")
+            self._found[root, row["id"]] = _Seen(picture(row), row.get("contact_id"), row.get("company_id"))
+
+
+_LINKS = {"contact_id": Uuid(), "company_id": Uuid(), "deal_id": Uuid()}
+_ROOTS = {"deals": "deal_id", "contacts": "contact_id", "companies": "company_id"}
+
+
+@dataclass(frozen=True)
+class _Seen:
+    picture: Mapping[str, Any]
+    contact_id: UUID | None
+    company_id: UUID | None
+
+    def through(self, links: Links) -> Links:
+        return Links(links.contact_id or self.contact_id, links.company_id or self.company_id, links.deal_id)
+
+
 async def subjects(tx: Transaction, wanted: Sequence[Links]) -> list[Subject]:
-    """One for each of `wanted`, in order; at most three statements however many there are."""
-    found_deals = await _by_id(tx, deals, {one.deal_id for one in wanted})
-    through_deal = [_through(one, found_deals.get(one.deal_id)) for one in wanted]
-    found_contacts = await _by_id(tx, contacts, {one.contact_id for one in through_deal})
-    links = [_through(one, found_contacts.get(one.contact_id)) for one in through_deal]
-    found_companies = await _by_id(tx, companies, {one.company_id for one in links})
-    return [
-        Subject(
-            one,
-            {
-                "deal": picture(found_deals.get(one.deal_id)),
-                "contact": picture(found_contacts.get(one.contact_id)),
-                "company": picture(found_companies.get(one.company_id)),
-            },
-        )
-        for one in links
-    ]
+    """One for each of `wanted`, in order; one statement however many there are."""
+    records = Records()
+    await records.read(tx, wanted)
+    return [records.subject(one) for one in wanted]
 
 
-async def made_by(tx: Transaction, execution: UUID) -> dict[str, Any]:
-    """The records an execution's steps made, by step id, as they are now."""
-    made: dict[str, Any] = {}
+async def made_by(tx: Transaction, executions: Collection[UUID]) -> dict[UUID, dict[str, tuple[str, UUID]]]:
+    """What the recorded steps of executions made: kind and id, by execution and step."""
+    statement = select(effects.c.execution_id, effects.c.step, effects.c.made_kind, effects.c.made_id).where(
+        effects.c.org_id == tx.org, among(effects.c.execution_id, executions), effects.c.made_id.is_not(None)
+    )
+    found: dict[UUID, dict[str, tuple[str, UUID]]] = {}
+    for row in await tx.execute(statement):
+        found.setdefault(row.execution_id, {})[row.step] = (row.made_kind, row.made_id)
+    return found
+
+
+async def as_they_are(tx: Transaction, made: Iterable[tuple[str, UUID]]) -> dict[UUID, dict[str, Any]]:
+    """Activities, reminders and messages that steps made, as facts by id; a statement each kind."""
+    wanted: dict[str, list[UUID]] = {}
+    for kind, id_ in made:
+        wanted.setdefault(kind, []).append(id_)
+    found: dict[UUID, dict[str, Any]] = {}
     for kind, table in ((Kind.ACTIVITY, activities), (Kind.REMINDER, reminders), (Kind.MESSAGE, intents)):
-        statement = (
-            select(effects.c.step, table)
-            .join(table, (table.c.org_id == effects.c.org_id) & (table.c.id == effects.c.made_id))
-            .where(
-                effects.c.org_id == tx.org,
-                effects.c.execution_id == execution,
-                effects.c.made_kind == kind,
-            )
-        )
-        for row in await tx.execute(statement):
-            made[row.step] = picture(row, _NOT_FACTS)
-    return made
+        if ids := wanted.get(kind):
+            columns = [column for column in table.c if column.name not in _NOT_FACTS]
+            statement = select(*columns).where(table.c.org_id == tx.org, among(table.c.id, ids))
+            found |= {row.id: picture(row._mapping) for row in await tx.execute(statement)}  # noqa: SLF001  (the library's public mapping)
+    return found
 
 
-def picture(record: Record | None, leave_out: Collection[str] = ("search",)) -> dict[str, Any] | None:
-    """A row as JSON: camelCase names, instants and ids as text; None for no row."""
-    if record is None:
-        return None
-    row = {to_camel(k): v for k, v in record._mapping.items() if k not in leave_out}  # noqa: SLF001  (the library's public mapping)
-    jsonable: dict[str, Any] = to_jsonable_python(row)
+def picture(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row as JSON: camelCase names, instants and ids as text."""
+    jsonable: dict[str, Any] = to_jsonable_python({_spelled(name): value for name, value in row.items()})
     return jsonable
 
 
-def _through(links: Links, record: Record | None) -> Links:
-    if record is None:
-        return links
-    has = record._mapping  # noqa: SLF001  (the library's public mapping)
-    return Links(
-        links.contact_id or has.get("contact_id"),
-        links.company_id or has.get("company_id"),
-        links.deal_id,
-    )
-
-
-async def _by_id(tx: Transaction, table: Table, ids: Collection[UUID | None]) -> dict[UUID | None, Record]:
-    wanted = [id_ for id_ in ids if id_ is not None]
-    if not wanted:
-        return {}
-    statement = select(table).where(table.c.org_id == tx.org, table.c.id.in_(wanted), table.c.deleted_at.is_(None))
-    return {row.id: row for row in await tx.execute(statement)}
+@lru_cache(maxsize=1000)
+def _spelled(name: str) -> str:
+    return str(to_camel(name))  # plain, not the library's own kind of name

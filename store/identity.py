@@ -4,24 +4,27 @@ import hashlib
 import os
 import secrets
 from base64 import b64encode
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, insert, select, text, update
+from sqlalchemy import Select, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
 from domain.due import Calendar
 from domain.words import Kind, Role
+from store.at_once import Warrant
 from store.errors import Duplicate, NotFound
 from store.events import Record
 from store.pages import Page, Span, equal, page
+from store.rowsets import among
 from store.sealing import seal, unseal
 from store.tables import api_keys, contacts, executions, organizations, pipelines, sources, stages, users
-from store.transaction import Database, Transaction
+from store.transaction import Database, Origin, Transaction
 
 _DEFAULT_STAGES = (
     ("lead", "Lead", 10, "open"),
@@ -30,6 +33,13 @@ _DEFAULT_STAGES = (
     ("negotiation", "Negotiation", 80, "open"),
     ("closed_won", "Closed won", 100, "won"),
     ("closed_lost", "Closed lost", 0, "lost"),
+)
+
+
+_KEY_STILL = "resolve_api_key($1) AS who WHERE who.org_id = $2 AND who.user_id = $3 AND who.role = $4"
+_SOURCE_STILL = (
+    "resolve_source($1) AS who WHERE who.org_id = $2 AND who.sealed_secret = $3"
+    " AND abs(extract(epoch FROM who.at) - $4::bigint) <= $5::bigint"
 )
 
 
@@ -42,6 +52,11 @@ class Caller:
     user: UUID
     role: Role
 
+    def warrant(self, token: str) -> Warrant:
+        """Holds while the token's key is in use and gives what it gave."""
+        evidence = (_hash(token), self.org, self.user, self.role.value)
+        return Warrant(Origin("user", self.user), _KEY_STILL, evidence)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -50,7 +65,12 @@ class Source:
     org: UUID
     id: UUID
     secret: bytes
+    sealed: bytes
     at: datetime
+
+    def warrant(self, timestamp: int, tolerance: int) -> Warrant:
+        """For what it signed at `timestamp`, which may be `tolerance` seconds away from PostgreSQL's time."""
+        return Warrant(Origin("source", self.id), _SOURCE_STILL, (self.id, self.org, self.sealed, timestamp, tolerance))
 
 
 async def create_organization(database: Database, name: str, slug: str, calendar: Calendar) -> UUID:
@@ -139,15 +159,25 @@ async def search_users(tx: Transaction, span: Span, *, role: Role | None = None)
 
 async def manager_of(tx: Transaction, user: UUID) -> UUID | None:
     """Who is told when `user` does not act: the manager, else the first active admin."""
-    return await _user(
-        tx, select(users.c.manager_id).where(users.c.org_id == tx.org, users.c.id == user)
-    ) or await first_admin(tx)
+    return (await managers_of(tx, [user])).get(user)
+
+
+async def managers_of(tx: Transaction, of: Collection[UUID]) -> dict[UUID, UUID | None]:
+    """As `manager_of`, of many users."""
+    manager = func.coalesce(users.c.manager_id, _first_admin(tx).scalar_subquery())
+    statement = select(users.c.id, manager.label("manager")).where(users.c.org_id == tx.org, among(users.c.id, of))
+    return {row.id: row.manager for row in await tx.execute(statement)}
 
 
 async def first_admin(tx: Transaction) -> UUID | None:
     """Who gets what has no owner."""
-    admins = select(users.c.id).where(users.c.org_id == tx.org, users.c.role == Role.ADMIN, users.c.is_active)
-    return await _user(tx, admins.order_by(users.c.created_at, users.c.id).limit(1))
+    return await _user(tx, _first_admin(tx))
+
+
+def _first_admin(tx: Transaction) -> Select[tuple[UUID]]:
+    admins = users.alias("admins")
+    active = select(admins.c.id).where(admins.c.org_id == tx.org, admins.c.role == Role.ADMIN, admins.c.is_active)
+    return active.order_by(admins.c.created_at, admins.c.id).limit(1)
 
 
 async def who_mends(tx: Transaction, execution: UUID) -> UUID | None:
@@ -253,7 +283,8 @@ async def resolve_source(database: Database, id: UUID, master: bytes) -> Source 
         found = (await connection.execute(statement, {"id": id})).one_or_none()
     if found is None:
         return None
-    return Source(found.org_id, id, unseal(master, found.sealed_secret, _place(id)), found.at)
+    secret = unseal(master, found.sealed_secret, _place(id))
+    return Source(found.org_id, id, secret, found.sealed_secret, found.at)
 
 
 def _hash(token: str) -> bytes:

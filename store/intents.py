@@ -3,7 +3,7 @@
 Every verb that changes a message also tells its owner, the execution, in the same transaction.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -30,6 +30,7 @@ from domain.words import (
 from store import activities, addresses, events, executions, identity, mailboxes, queues, restoring, stops, suppressions
 from store.errors import IllegalTransition
 from store.events import Fact, Record
+from store.rowsets import rowset
 from store.tables import attempts, destinations, intents, organizations
 from store.tables import executions as execution_table
 from store.transaction import Database, Origin, Transaction
@@ -59,61 +60,60 @@ class Unclaimed:
     seconds: float | None = None
 
 
-async def write(
-    tx: Transaction,
-    key: EffectKey,
-    *,
-    mailbox: UUID,
-    contact: UUID,
-    address: UUID,
-    due_at: datetime,
-) -> UUID:
-    """A message to be sent at `due_at` or later; its id is the effect's, so twice is once.
+@dataclass(frozen=True)
+class Written:
+    """A message that an effect writes, to be sent at `due_at` or later."""
+
+    key: EffectKey
+    mailbox: UUID
+    contact: UUID
+    address: UUID
+    due_at: datetime
+
+
+async def write(tx: Transaction, written: Sequence[Written]) -> None:
+    """Messages to be sent; the id of each is its effect's, so twice is once.
 
     After a restored backup, one that was planned before the repair may have left already: it is uncertain.
     """
-    id_ = key.made("message")
-    its_id = func.concat("<", id_, "@", func.split_part(destinations.c.from_email, "@", 2), ">")
-    may_have_left = (
-        select(its_id)
-        .join(organizations, organizations.c.id == destinations.c.org_id)
-        .where(
-            destinations.c.org_id == tx.org,
-            destinations.c.id == mailbox,
-            destinations.c.transport != "outbox",
-            organizations.c.restored_until >= due_at,
-        )
-    )
-    doubt = select(may_have_left.scalar_subquery().label("message_id")).cte("doubt")
-    sure = doubt.c.message_id.is_(None)
-    row = {
+    rows = [
+        {
+            "id": one.key.made("message"),
+            "destination_id": one.mailbox,
+            "execution_id": one.key.execution,
+            "step": one.key.step,
+            "visit": one.key.visit,
+            "contact_id": one.contact,
+            "address_id": one.address,
+            "due_at": one.due_at,
+        }
+        for one in written
+    ]
+    always = {
         "org_id": tx.org,
-        "id": id_,
         "kind": "message",
-        "destination_id": mailbox,
-        "execution_id": key.execution,
-        "step": key.step,
-        "visit": key.visit,
-        "contact_id": contact,
-        "address_id": address,
-        "due_at": due_at,
         "revision": 0,
         "created_at": tx.now,
         "updated_at": tx.now,
     }
-    doubtful = {
-        "status": case((sure, MessageStatus.PENDING.value), else_=MessageStatus.UNCERTAIN.value),
-        "reason": case((~sure, restoring.REASON)),
-        "detail": case((~sure, restoring.DETAIL)),
-        "token": case((~sure, func.gen_random_uuid())),
-        "message_id": doubt.c.message_id,
+    given = rowset("given", {name: intents.c[name].type for name in rows[0]}, rows)
+    doubt = (destinations.c.transport != "outbox") & (organizations.c.restored_until >= given.c.due_at)
+    its_id = func.concat("<", given.c.id, "@", func.split_part(destinations.c.from_email, "@", 2), ">")
+    values = {
+        **{name: literal(value, intents.c[name].type) for name, value in always.items()},
+        **{column.name: column for column in given.c},
+        "status": case((doubt, MessageStatus.UNCERTAIN.value), else_=MessageStatus.PENDING.value),
+        "reason": case((doubt, restoring.REASON)),
+        "detail": case((doubt, restoring.DETAIL)),
+        "token": case((doubt, func.gen_random_uuid())),
+        "message_id": case((doubt, its_id)),
     }
-    columns = [literal(value, intents.c[name].type) for name, value in row.items()]
-    written = insert_or(intents).from_select([*row, *doubtful], select(*columns, *doubtful.values()))
-    made = written.on_conflict_do_nothing().returning(intents.c.destination_id).cte("made")
+    of_mailbox = (destinations.c.org_id == tx.org) & (destinations.c.id == given.c.destination_id)
+    source = given.outerjoin(destinations, of_mailbox).outerjoin(organizations, organizations.c.id == tx.org)
+    inserted = insert_or(intents).from_select([*values], select(*values.values()).select_from(source))
+    made = inserted.on_conflict_do_nothing().returning(intents.c.destination_id).cte("made")
     count = select(func.count()).select_from(made)
     await tx.write(count.add_cte(queues.waking(tx, Target.MAILBOX, made, "destination_id")))
-    return id_
 
 
 _STANDING = """

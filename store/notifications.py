@@ -1,17 +1,22 @@
 """Notifications: what the product tells a user inside the application."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select, update
-from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from store.errors import NotFound
 from store.events import Record
 from store.pages import Page, Span, page
+from store.rowsets import filled
 from store.tables import notifications
 from store.transaction import Transaction
+
+_GIVEN = (
+    "id", "user_id", "reason", "title", "contact_id", "company_id", "deal_id", "activity_id", "reminder_id",
+    "occurrence", "execution_id",
+)  # fmt: skip
 
 
 async def notify(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> None:
@@ -19,8 +24,14 @@ async def notify(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> None:
 
     Raises `UnknownReference` for an unknown user.
     """
-    row = {"execution_id": tx.origin.execution, **values, "org_id": tx.org, "id": id, "created_at": tx.now}
-    await tx.write(insert_or(notifications).values(row).on_conflict_do_nothing())
+    await notify_many(tx, [{"id": id, "execution_id": tx.origin.execution, **values}])
+
+
+async def notify_many(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
+    """As `notify`; each has its `id` and whatever columns it needs."""
+    full = [{**dict.fromkeys(_GIVEN), **row} for row in rows]
+    always = {"org_id": tx.org, "created_at": tx.now}
+    await tx.write(filled(notifications, always, full).on_conflict_do_nothing())
 
 
 async def mark_read(tx: Transaction, id: UUID, user: UUID) -> Record:

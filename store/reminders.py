@@ -1,12 +1,11 @@
 """Reminders: promises to nudge an owner at a time."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 from uuid import UUID
 
 from sqlalchemy import CTE, Update, select, update
-from sqlalchemy.dialects.postgresql import insert as insert_or
 from sqlalchemy.sql.dml import ReturningUpdate
 from uuid_utils.compat import uuid7
 
@@ -15,9 +14,14 @@ from store import queues
 from store.errors import IllegalTransition, NotFound
 from store.events import Record
 from store.pages import Page, Span, equal, page
+from store.rowsets import filled
 from store.tables import reminders
 from store.transaction import Transaction
 
+_GIVEN = (
+    "id", "owner_id", "title", "due_at", "escalate_after", "contact_id", "company_id", "deal_id", "activity_id",
+    "execution_id",
+)  # fmt: skip
 _CLOSED = (ReminderStatus.DONE, ReminderStatus.CANCELLED)
 
 
@@ -27,18 +31,22 @@ async def create(tx: Transaction, values: Mapping[str, Any], *, id: UUID | None 
     `values` has owner_id, title, due_at and any of contact_id, company_id, deal_id, activity_id,
     escalate_after. With an `id` that exists already nothing is written and the answer is None.
     """
-    row = {
+    made = await create_many(tx, [{"id": id or uuid7(), "execution_id": tx.origin.execution, **values}])
+    return made[0] if made else None
+
+
+async def create_many(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> list[Record]:
+    """As `create`; each has its `id` and whatever columns it needs. The new ones, in no order."""
+    always = {
+        "org_id": tx.org,
         "status": ReminderStatus.SCHEDULED.value,
-        "execution_id": tx.origin.execution,
         "created_by": tx.origin.id if tx.origin.kind == "user" else None,
         "created_at": tx.now,
-        **values,
-        "org_id": tx.org,
-        "id": id or uuid7(),
     }
-    made = insert_or(reminders).values(row).on_conflict_do_nothing().returning(*reminders.c).cte("made")
+    full = [{**dict.fromkeys(_GIVEN), **row} for row in rows]
+    made = filled(reminders, always, full).on_conflict_do_nothing().returning(*reminders.c).cte("made")
     statement = select(made).add_cte(queues.waking(tx, Target.REMINDER, made))
-    return (await tx.write(statement)).one_or_none()
+    return list((await tx.write(statement)).all())
 
 
 async def snooze(tx: Transaction, id: UUID, until: datetime) -> Record:

@@ -1,6 +1,6 @@
 """Templates: stored mails that sequences and rules name, written once and used by many."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from domain.templates import Content, problems
 from store.errors import Duplicate, Invalid, NotFound
 from store.events import Record, bare_change
 from store.pages import Page, Span, page
+from store.rowsets import among
 from store.tables import templates
 from store.transaction import Transaction
 
@@ -67,6 +68,14 @@ async def find(tx: Transaction, id: UUID) -> Record | None:
         templates.c.org_id == tx.org, templates.c.id == id, templates.c.deleted_at.is_(None)
     )
     return (await tx.execute(statement)).one_or_none()
+
+
+async def existing(tx: Transaction, ids: Iterable[UUID]) -> set[UUID]:
+    """Which of these are there."""
+    statement = select(templates.c.id).where(
+        templates.c.org_id == tx.org, among(templates.c.id, ids), templates.c.deleted_at.is_(None)
+    )
+    return set((await tx.execute(statement)).scalars())
 
 
 async def search(tx: Transaction, span: Span) -> Page:

@@ -1,17 +1,19 @@
 """One organization, one instant, one commit."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
+import asyncpg
 from sqlalchemy import CursorResult, Executable, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.util import await_only, greenlet_spawn
 
-from store.errors import reference_error
+from store.errors import is_bad_value, is_constraint, reference_error
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,16 @@ class Database:
     def connect(
         cls, url: str, *, size: int = 5, overflow: int = 5, timeout: float = 30, recycle: int = 1800
     ) -> "Database":
-        """`url` is `postgresql://…`; times in seconds. Connects on first use."""
+        """`url` is `postgresql://…`; times in seconds. Connects on first use, and keeps what it has connected.
+
+        An overflow that is closed when it comes back would be opened again at once under load, and a connection
+        costs more than ten requests.
+        """
         return cls(
             create_async_engine(
                 url.replace("postgresql://", "postgresql+asyncpg://", 1),
-                pool_size=size,
-                max_overflow=overflow,
+                pool_size=size + overflow,
+                max_overflow=0,
                 pool_timeout=timeout,
                 pool_recycle=recycle,
                 hide_parameters=True,
@@ -131,10 +137,38 @@ class Database:
         finally:
             await connection.close()
 
+    async def at_once(self, statement: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
+        """The row a statement answers that is a transaction of its own, committed when this returns; None for no row.
+
+        It goes to the driver as it is, without the library's own transaction around it. What the server refuses is
+        None as well: then nothing was written.
+        """
+        try:
+            rows = await greenlet_spawn(self._sent, statement, values)
+        except asyncpg.PostgresError as error:
+            if not (is_constraint(error) or is_bad_value(error)):
+                raise
+            return None
+        return tuple(rows[0]) if rows else None
+
+    def _sent(self, statement: str, values: Sequence[Any]) -> list[asyncpg.Record]:
+        """In the library's greenlet, as the pool wants it. A connection that died in the pool is not used."""
+        pooled = self._engine.sync_engine.raw_connection()
+        while (driver := cast("asyncpg.Connection", pooled.driver_connection)).is_closed():
+            pooled.invalidate()
+            pooled = self._engine.sync_engine.raw_connection()
+        try:
+            return list(await_only(driver.fetch(statement, *values)))
+        finally:
+            pooled.close()
+
     @asynccontextmanager
     async def crossing(self) -> AsyncIterator[AsyncConnection]:
-        """Reads what is not of one organization: the listed crossings of the migration. Never writes."""
-        async with self._engine.connect() as connection:
+        """Reads what is not of one organization: the listed crossings of the migration. Never writes.
+
+        Each statement is by itself: a long answer that is being read keeps no transaction idle, which would be cut off.
+        """
+        async with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
             yield connection
 
     async def _commit(self, connection: AsyncConnection) -> None:

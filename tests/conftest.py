@@ -2,7 +2,7 @@
 
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -191,7 +191,7 @@ def _urls(server: Postgres, database: str) -> tuple[str, str, str]:
 
 
 @pytest.fixture
-def statements(base: Base) -> Callable[[], list[str]]:
+def statements(base: Base, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[str]]:
     """What the app's connections were sent since it was last asked, but for BEGIN, COMMIT and the org setting."""
     sent: list[str] = []
 
@@ -199,6 +199,14 @@ def statements(base: Base) -> Callable[[], list[str]]:
     def note(_conn: Any, _cursor: Any, statement: str, *_: Any) -> None:
         if "set_config('app.org'" not in statement and not statement.startswith(("SAVEPOINT", "RELEASE")):
             sent.append(statement)
+
+    at_once = base.app.at_once
+
+    async def note_at_once(statement: str, values: Sequence[Any]) -> Any:
+        sent.append(statement)
+        return await at_once(statement, values)
+
+    monkeypatch.setattr(base.app, "at_once", note_at_once)
 
     def since() -> list[str]:
         taken = list(sent)

@@ -256,6 +256,16 @@ _SIGHT = {
     "notifications": """
       SELECT n.title, n.reason, n.user_id, n.occurrence, deals.title AS about FROM notifications n
       LEFT JOIN deals ON deals.id = n.deal_id""",
+    "enrollments": """
+      SELECT d.name AS sequence, c.email, x.status, x.step, x.exit_reason, x.steps_taken, x.started_by_kind,
+        cardinality(x.chain) AS depth
+      FROM executions x JOIN definitions d ON d.id = x.definition_id JOIN contacts c ON c.id = x.contact_id
+      WHERE x.kind = 'enrollment'""",
+    "messages": """
+      SELECT d.name AS rule, i.step, i.visit, i.status, c.email, i.due_at, e.at AS zero
+      FROM intents i JOIN executions x ON x.id = i.execution_id JOIN definitions d ON d.id = x.definition_id
+      JOIN contacts c ON c.id = i.contact_id JOIN events e ON e.id = x.event_id""",
+    "companies": "SELECT name, revision FROM companies",
     "deals": "SELECT title, stage, value_cents, currency, probability, outcome, revision FROM deals",
     "contacts": "SELECT email, first_name, title, lead_status, revision FROM contacts",
     "events": """

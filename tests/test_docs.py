@@ -8,6 +8,7 @@ import pytest
 from pydantic.alias_generators import to_camel
 
 from api.app import create_app
+from chaos.schedule import Kind
 from cli.commands import names_of_commands
 from domain import words
 from domain.conditions import Operator
@@ -106,3 +107,14 @@ def test_the_integrators_guide_lists_exactly_the_paths_there_are():
         for method in methods.split()
     }
     assert listed == {(method.upper(), path) for path, methods in served.items() for method in methods}
+
+
+def test_each_test_that_the_page_on_crashes_names_exists():
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in re.findall(r"`(test_\w+)`", PAGES["docs/crashes.md"]):
+        assert f"def {name}(" in tests, name
+
+
+def test_the_page_on_crashes_explains_every_fault_of_a_storm():
+    _, table = PAGES["docs/crashes.md"].split("\n| fault |")
+    assert re.findall(r"^\| `(\w+)` \|", table.partition("\n\n")[0], re.MULTILINE) == list(Kind)

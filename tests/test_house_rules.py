@@ -41,6 +41,14 @@ def test_one_function_commits():
     assert sites == ["store/transaction.py"]
 
 
+def test_a_statement_that_is_its_own_transaction_is_sent_where_the_others_are_committed():
+    drivers = {
+        name for name, tree in MODULES.items() for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in {"driver_connection", "raw_connection"}
+    }  # fmt: skip
+    assert drivers == {"store/transaction.py"}
+
+
 def test_sql_is_written_in_the_store_and_the_migrations_only():
     elsewhere = {
         name

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import structlog
 
-from activities.advance import StepUnable, advance_run
-from domain.match import Event, ExitMet, Refused, Start, match, match_exit
+from activities.advance import StepUnable, advance_all
+from domain.match import Event, ExitMet, Refused, Start, hears, match, match_exit
 from domain.words import Kind, Target
 from store import definitions, enrollments, executions, facts, queues
 from store.errors import is_transient
@@ -18,7 +18,7 @@ from store.events import Record
 from store.facts import Links
 from store.transaction import Database, Transaction
 
-BATCH = 50
+BATCH = 200
 """Events of one organization in one transaction."""
 
 log = structlog.get_logger()
@@ -78,23 +78,22 @@ class Relay:
         return len(rows)
 
     async def _attempt(self, tx: Transaction, runs: Sequence[UUID]) -> list[UUID]:
-        """Takes the first steps of new runs; the ones that have more to do or to wait for."""
-        if not self._first_attempt:
+        """Takes the first steps of new runs; the ones that have more to do or to wait for.
+
+        All at once; if that fails each alone, so that one's trouble is no other's.
+        """
+        if not self._first_attempt or not runs:
             return list(runs)
-        waiting = []
-        for run in runs:
-            try:
-                async with tx.savepoint():
-                    answer = await advance_run(tx, run)
-            except StepUnable:
-                waiting.append(run)  # its workflow finds the same and hands it to a person
-            except Exception as error:  # noqa: BLE001  (a lock or a mistake: the workflow owns all retrying)
-                log.warning("first_attempt_failed", run=str(run), error=type(error).__name__)
-                waiting.append(run)
-            else:
-                if not answer.done:
-                    waiting.append(run)
-        return waiting
+        try:
+            async with tx.savepoint():
+                answers = await advance_all(tx, runs)
+        except Exception as error:  # noqa: BLE001  (a lock or a mistake: the workflow owns all retrying)
+            log.warning("first_attempt_failed", runs=[str(run) for run in runs], error=type(error).__name__)
+            if len(runs) == 1:
+                return list(runs)
+            return [waiting for run in runs for waiting in await self._attempt(tx, [run])]
+        # One that a person must help is found again by its workflow, which hands it over.
+        return [run for run, answer in answers.items() if isinstance(answer, StepUnable) or not answer.done]
 
 
 async def _decide(tx: Transaction, events: Sequence[Event]) -> list[UUID]:
@@ -102,9 +101,10 @@ async def _decide(tx: Transaction, events: Sequence[Event]) -> list[UUID]:
     rules = await definitions.rules(tx, min(event.at for event in events))
     if not rules:
         return []
-    subjects = await facts.subjects(tx, [_about(event) for event in events])
+    heard = [event for event in events if any(hears(rule, event) for rule in rules)]
+    subjects = await facts.subjects(tx, [_about(event) for event in heard])
     starts, refusals = [], []
-    for event, subject in zip(events, subjects, strict=True):
+    for event, subject in zip(heard, subjects, strict=True):
         fact = {"type": event.type, "before": event.before, "after": event.after}
         looked_at = {**subject.facts, "event": fact}
         for rule in rules:

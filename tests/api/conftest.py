@@ -1,12 +1,15 @@
 """The API in this process, spoken to as clients speak to it; there is no Temporal anywhere."""
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import httpx2
 import pytest
 from fastapi import FastAPI
+from standardwebhooks import Webhook
 
 from api.app import create_app
 from domain.words import Role
@@ -81,3 +84,32 @@ async def post_office(office: Office, base):
     from tests.api.mailing import make_post
 
     return await make_post(office, base)
+
+
+@dataclass
+class Sender:
+    """An outside system that holds a source's secret; it signs with the reference library."""
+
+    client: httpx2.AsyncClient
+    path: str
+    secret: str
+
+    async def post(self, body, message="msg_1", at=None, **changed):
+        text = body if isinstance(body, str) else json.dumps(body)
+        at = at or datetime.now(UTC)
+        headers = {
+            "webhook-id": message,
+            "webhook-timestamp": str(int(at.timestamp())),
+            "webhook-signature": Webhook(self.secret).sign(message, at, text),
+            "content-type": "application/json",
+        }
+        pairs = [*{**headers, **{k.replace("_", "-"): v for k, v in changed.items() if v is not None}}.items()]
+        pairs = [pair for pair in pairs if pair[0].replace("-", "_") not in changed or pair[1] in changed.values()]
+        return await self.client.post(self.path, content=text.encode(), headers=pairs)
+
+
+@pytest.fixture
+async def sender(office):
+    made = (await office.admin.post("/sources", json={"name": "Web forms"})).json()
+    assert made["source"]["path"] == f"/webhooks/{made['source']['id']}"
+    return Sender(office.nobody, f"http://drumbeat{made['source']['path']}", made["secret"])

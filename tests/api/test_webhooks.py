@@ -1,6 +1,5 @@
 import asyncio
 import json
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import httpx2
@@ -13,35 +12,6 @@ from api.app import create_app
 DATA = {"email": "Ada@X.com", "firstName": "Ada", "leadSource": "partner"}
 STRANGER = "01999999-0000-7000-8000-000000000000"
 UPSERT = {"type": "contact.upsert", "timestamp": "2026-01-01T00:00:00Z", "data": DATA}
-
-
-@dataclass
-class Sender:
-    """An outside system that holds a source's secret; it signs with the reference library."""
-
-    client: httpx2.AsyncClient
-    path: str
-    secret: str
-
-    async def post(self, body, message="msg_1", at=None, **changed):
-        text = body if isinstance(body, str) else json.dumps(body)
-        at = at or datetime.now(UTC)
-        headers = {
-            "webhook-id": message,
-            "webhook-timestamp": str(int(at.timestamp())),
-            "webhook-signature": Webhook(self.secret).sign(message, at, text),
-            "content-type": "application/json",
-        }
-        pairs = [*{**headers, **{k.replace("_", "-"): v for k, v in changed.items() if v is not None}}.items()]
-        pairs = [pair for pair in pairs if pair[0].replace("-", "_") not in changed or pair[1] in changed.values()]
-        return await self.client.post(self.path, content=text.encode(), headers=pairs)
-
-
-@pytest.fixture
-async def sender(office):
-    made = (await office.admin.post("/sources", json={"name": "Web forms"})).json()
-    assert made["source"]["path"] == f"/webhooks/{made['source']['id']}"
-    return Sender(office.nobody, f"http://drumbeat{made['source']['path']}", made["secret"])
 
 
 async def count(base, table):

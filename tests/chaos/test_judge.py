@@ -1,8 +1,10 @@
 """A calm story holds every invariant, and each invariant is broken by what it is there to see."""
 
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -336,7 +338,8 @@ async def test_the_judge_sees_what_breaks_an_invariant(story, name, sql):
             assert await connection.fetch(*numbered(QUERIES[name], given))
         else:
             (change,) = [change for change in CHANGES if change.promise == name]
-            assert not (await changed(Tampered(connection), story.told, change)).holds
+            certain = replace(story.told, repeats=Counter())  # on a busy machine a request may have been repeated
+            assert not (await changed(Tampered(connection), certain, change)).holds
 
 
 async def test_what_is_due_and_not_done_is_counted_unless_it_waits_for_somebody_else(story):

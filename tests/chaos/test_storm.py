@@ -9,13 +9,21 @@ from pathlib import Path
 import psutil
 import pytest
 
+from chaos.schedule import Kind, schedule
+
 ROOT = Path(__file__).parent.parent.parent
-SEED = 5
+SEED = 52
+"""Of whose first minute it is certain that it has a fault of every kind."""
 
 
-@pytest.mark.timeout(420)
+def test_the_minute_has_every_kind_of_fault():
+    assert {fault.kind for fault in schedule(SEED, 60)} == set(Kind)
+
+
+@pytest.mark.timeout(600)
 def test_a_storm_of_a_minute_loses_nothing_doubles_nothing_and_sends_nothing_after_a_stop(tmp_path):
     environment = {**os.environ, "DRUMBEAT_HOME": str(tmp_path), "NO_COLOR": "1", "COLUMNS": "200"}
+    environment.pop("TEMPORAL_ADDRESS", None)
     storm = subprocess.run(
         [sys.executable, "-m", "chaos", "--minutes", "1", "--seed", str(SEED)],
         cwd=ROOT,
@@ -35,3 +43,12 @@ def test_a_storm_of_a_minute_loses_nothing_doubles_nothing_and_sends_nothing_aft
     ]
     assert not left, "it leaves nothing running"
     assert not list((tmp_path / "chaos").iterdir()), "nor, where all is well, anything to look at"
+
+
+def test_a_storm_kills_no_server_that_is_somebody_elses(tmp_path):
+    environment = {**os.environ, "DRUMBEAT_HOME": str(tmp_path), "TEMPORAL_ADDRESS": "temporal.example.com:7233"}
+    command = [sys.executable, "-m", "chaos", "--minutes", "1"]
+    storm = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert storm.returncode == 1
+    assert storm.stderr == "TEMPORAL_ADDRESS names a server; a storm needs one of its own, to kill.\n"
+    assert not list(tmp_path.iterdir())

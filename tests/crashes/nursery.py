@@ -1,7 +1,7 @@
 """Forks services: run as a script, it has imported the product, and has started no thread and no loop.
 
-For each line of JSON on stdin, an `Order`, a fork becomes that service; the answer is a line with its process id. When
-one has ended a line says so. They all end with this process, and it ends with its stdin.
+It says `{}` when it has. For each line of JSON on stdin, an `Order`, a fork becomes that service; the answer is a line
+with its process id. When one has ended a line says so. They all end with this process, and it ends with its stdin.
 """
 
 import asyncio
@@ -89,6 +89,8 @@ async def nursery() -> AsyncIterator[Nursery]:
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
+    assert process.stdout is not None
+    assert await process.stdout.readline(), "the nursery did not start"
     made = Nursery(process)
     listening = asyncio.create_task(made.listen())
     try:
@@ -111,6 +113,7 @@ def main() -> None:
     for source in (0, wake):
         poll.register(source, select.POLLIN | select.POLLHUP)
     orders = b""
+    _say()
     while True:
         for source, _ in poll.poll():
             read = os.read(source, 65_536)

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,16 +79,21 @@ def passed(record: Path) -> list[str]:
 
 def install(watch: Watch) -> "Interception":
     """Puts the points around this process's commits and transports; the answer is for its Temporal client."""
-    commit, made = Database._commit, Send._made
+    commit, at_once, made = Database._commit, Database.at_once, Send._made
 
     async def watched_commit(self: Database, connection: Any) -> None:
         with watch.around(f"commit {_whose(sys._getframe())}"):
             await commit(self, connection)
 
+    async def watched_at_once(self: Database, statement: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
+        with watch.around(f"commit {_whose(sys._getframe())}"):
+            return await at_once(self, statement, values)
+
     def watched_transport(self: Send, mailbox: Record) -> Transport:
         return _watched(made(self, mailbox), watch)
 
     Database._commit = watched_commit  # type: ignore[method-assign]  # in this process only
+    Database.at_once = watched_at_once  # type: ignore[method-assign]  # as above
     Send._made = watched_transport  # type: ignore[method-assign]  # as above
     return Interception(watch)
 

@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
 
 from chaos.told import Told
 from cli.demo.campaign import Settled
 from cli.demo.mail_server import Received, mail_of
 from cli.demo.office import Office, Outside
+from domain.keys import workflow_id
+from domain.words import Target
 from runtime.children import port_is_free
 from runtime.postgres import Postgres
 from tests.crashes.nursery import Nursery, Order
@@ -56,6 +60,7 @@ class Ground:
     temporal: Mapping[str, str]
     mail_log: Path
     mail_port: int
+    client: Client
     nursery: Nursery
     folder: Path
 
@@ -78,6 +83,8 @@ class Product:
     fault: Fault | None = None
     url: str = field(init=False)
     told: Told = field(default_factory=Told)
+    untimed: list[str] = field(default_factory=list)
+    """What waited for a time without a workflow: nobody would have come, and the clock's mover hides that."""
     struck: bool = False
     """Whether the fault was reached."""
     records: dict[str, list[Path]] = field(default_factory=lambda: {service: [] for service in SERVICES})
@@ -216,6 +223,7 @@ class Product:
         due = sorted(await self.rows(_DUE), key=lambda row: row["due_at"])
         if not due:
             return False
+        self.untimed += [str(row) for row in due if row["kind"] != "mailbox" and not await self._is_timed(row)]
         together = [row for row in due if row["due_at"] < due[0]["due_at"] + timedelta(hours=1)]
         await self.rows(
             "SELECT advance_clock(greatest($1 - business_now(), '0') + interval '1 second')", together[-1]["due_at"]
@@ -227,6 +235,15 @@ class Product:
         )
         await self.quiet()
         return True
+
+    async def _is_timed(self, row: Mapping[str, Any]) -> bool:
+        handle = self.ground.client.get_workflow_handle(workflow_id(Target(row["kind"]), row["id"]))
+        try:
+            return (await handle.describe()).status is WorkflowExecutionStatus.RUNNING
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            return False
 
     async def reached(self, seconds: float) -> None:
         """Waits for the fault a little, since what a process does last leaves no trace in the tables."""

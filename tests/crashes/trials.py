@@ -7,6 +7,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from temporalio.client import Client
+
 from cli.demo.judge import Verdict
 from cli.demo.office import GaveUp
 from domain.words import Role
@@ -120,12 +122,13 @@ class Trials:
 @asynccontextmanager
 async def trials(folder: Path, temporal: Mapping[str, str]) -> AsyncIterator[Trials]:
     """Over servers of their own but for Temporal's, whose environment it is."""
+    client = await Client.connect(temporal["TEMPORAL_ADDRESS"], namespace=temporal["TEMPORAL_NAMESPACE"])
     postgres = Postgres(folder / "postgres", options=_OPTIONS)
     await postgres.start()
     try:
         with mail_server(folder / "mail.jsonl") as mail:
             async with nursery() as forks:
-                ground = Ground(postgres, temporal, mail.log, mail.port, forks, folder)
+                ground = Ground(postgres, temporal, mail.log, mail.port, client, forks, folder)
                 yield Trials(ground, await _prepared(ground))
     finally:
         await postgres.stop()

@@ -80,6 +80,7 @@ async def judged(product: Product, reference: Picture | None) -> list[Verdict]:
         *await ask(tables, INVARIANTS),
         *await ask(tables, ANSWERED, **told),
         *await ask(tables, {"nothing had to be found by the sweep": _UNSWEPT}),
+        Verdict("what waits for a time has a workflow that waits with it", product.untimed),
         *in_the_log(await tables.fetch(_MAILS), log, told["again"]),
     ]
     return verdicts if reference is None else [*verdicts, *_compared(await picture(product), reference)]

@@ -19,6 +19,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer
 
+from chaos.altered_walk import AlteredWalk
 from domain.words import Role, Target
 from runtime.wiring import sandbox
 from store import contacts, identity
@@ -367,7 +368,10 @@ class LingersFirst(LocalActivity):
 
 CHANGED = [
     pytest.param(path, changed, id=f"{path.name.partition('.')[0]}-{changed.__name__}")
-    for original, changes in ((Walk, (RegularActivity, SleepsFirst)), (Drain, (LocalActivity, LingersFirst)))
+    for original, changes in (
+        (Walk, (RegularActivity, SleepsFirst, AlteredWalk)),
+        (Drain, (LocalActivity, LingersFirst)),
+    )
     for path in recordings(original)
     for changed in changes
 ]

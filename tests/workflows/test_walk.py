@@ -169,6 +169,66 @@ async def test_a_busy_database_makes_a_run_late_and_nothing_else(working):
     await working.ends(run)
 
 
+# --- pokes out of season
+
+
+async def test_a_poke_after_the_end_starts_a_run_that_does_nothing_and_ends(working):
+    run = await working.run(on_stage(task()))
+    await working.ends(run)
+    first = (await working.handle(run).describe()).run_id
+    await working.client.start_workflow(
+        Walk.run,
+        Waiter(org=working.base.org, kind=Target.RUN, id=run),
+        id=workflow_id("run", run),
+        task_queue=working.queue,
+        start_signal=POKE,
+    )
+    await working.ends(run)
+    assert (await working.handle(run).describe()).run_id != first
+    assert await effects(working, run) == ["task"]
+    assert await working.base.value("SELECT count(*) FROM activities") == 1
+
+
+async def test_a_timer_and_a_poke_that_arrive_together_do_a_step_once(time_lapse, temporal):
+    run, queue = await start_run(time_lapse, on_stage(wait("pause", 6, "hours"), task())), f"q-{secrets.token_hex(4)}"
+
+    def at_work():
+        return Worker(
+            temporal,
+            task_queue=queue,
+            workflows=[Walk],
+            activities=[Advance(time_lapse.app).advance],
+            workflow_runner=sandbox(),
+        )
+
+    async with at_work():
+        handle = await temporal.start_workflow(
+            Walk.run, Waiter(org=time_lapse.org, kind=Target.RUN, id=run), id=workflow_id("run", run), task_queue=queue
+        )
+
+        async def history():
+            return [event.event_type for event in (await handle.fetch_history()).events]
+
+        async def sleeps():
+            return EventType.EVENT_TYPE_TIMER_STARTED in await history()
+
+        await until(sleeps, "the timer", 10)
+    await handle.signal(POKE)
+
+    async def fired():
+        return EventType.EVENT_TYPE_TIMER_FIRED in await history()
+
+    await until(fired, "the timer's end", 10)
+    seen = await history()
+    last = max(place for place, kind in enumerate(seen) if kind == EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED)
+    together = {EventType.EVENT_TYPE_TIMER_FIRED, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED}
+    assert together <= set(seen[last:]), "nobody was there to hear of either"
+    async with at_work():
+        await asyncio.wait_for(handle.result(), 30)
+    rows = await time_lapse.rows("SELECT step FROM effects ORDER BY number")
+    assert [row["step"] for row in rows] == ["pause", "task"]
+
+
 # --- many pokes
 
 
