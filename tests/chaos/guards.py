@@ -242,7 +242,6 @@ GUARDS: Sequence[Guard] = (
         "what has no answer is uncertain, and not pending again",
         [
             "no mail was sent twice, by its Message-ID or by its step, but where a person said again",
-            "no attempt follows one that was accepted, or of which nothing is known",
             "no mail was sent again but where it was refused for certain, or a person said so",
         ],
         "test_the_answer_to_a_mail_is_lost",

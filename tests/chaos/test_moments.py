@@ -191,14 +191,14 @@ async def test_two_relays_take_the_same_events(base):
     async with base.transaction() as tx:
         for number in range(3):
             await contacts.create(tx, {"email": f"c{number}@example.com", "owner_id": base.rep})
-    await at_once(base, "SELECT FROM definitions", relay_of(base).once(), relay_of(base).once())
+    await at_once(base, "SELECT FROM versions", relay_of(base).once(), relay_of(base).once())
     await all_holds(base)
 
 
 async def test_a_relay_ends_in_the_middle_of_a_batch(base):
     await switch_on(base, on_contact(task()))
     await make_contact(base)
-    async with kept_from(base, "SELECT FROM definitions"):
+    async with kept_from(base, "SELECT FROM versions"):
         relay = asyncio.ensure_future(relay_of(base).once())
         await meet(base, relay)
         relay.cancel()
