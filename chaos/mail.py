@@ -28,7 +28,7 @@ _INSIDE = """
       ) AS one (email, does, letter, begun, acknowledged)
     ), inside AS (
       SELECT DISTINCT told.*, x.id AS enrollment, x.exit_reason,
-        told.does IN ('reply', 'encrypted') AND v.document ->> 'stopOnReply' = 'false' AS goes_on
+        told.does IN ('reply', 'encrypted') AND v.document @> '{"stopOnReply": false}' AS goes_on
       FROM told JOIN contacts c ON c.email = told.email
       JOIN executions x ON x.contact_id = c.id AND x.kind = 'enrollment' JOIN versions v ON v.id = x.version_id
       JOIN events started ON started.subject_id = x.id AND started.type = 'enrollment.started'

@@ -89,7 +89,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Postgres]:
     server = Postgres(
         tmp_path_factory.mktemp("postgres"),
-        options={"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"},
+        options={
+            "fsync": "off",
+            "synchronous_commit": "off",
+            "full_page_writes": "off",
+            "track_commit_timestamp": "on",  # the judge of chaos tells by it what came before what
+        },
     )
     await server.start()
     await server.create_database(_TEMPLATE)

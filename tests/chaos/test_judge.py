@@ -70,6 +70,8 @@ def another_version(kind: str) -> str:
 NEW = "gen_random_uuid()"
 AGAIN = copied("attempts", "outcome = 'accepted'", number="number + 1", token=NEW)
 CLAIMED_LATE = "UPDATE attempts SET claimed_real = clock_timestamp()"
+OF_THOSE_WHO = """intent_id IN (
+    SELECT i.id FROM intents i JOIN executions x ON x.id = i.execution_id WHERE x.exit_reason = '{}')"""
 OPEN = "UPDATE executions SET status = 'open', exit_reason = NULL, ended_at = NULL, due_at = anchor"
 STUCK = "UPDATE executions SET status = 'stuck', exit_reason = NULL, ended_at = NULL,"
 STILL = """
@@ -297,14 +299,25 @@ TAMPERINGS: list[tuple[str, str]] = [
         "UPDATE notifications SET created_at = created_at - interval '30 days' WHERE reason = 'reminder'",
     ),
     ("each reminder was put off as often as was answered", "UPDATE reminders SET snoozes = snoozes + 1"),
-    ("no mail was claimed after a reply or an unsubscription was answered", CLAIMED_LATE),
+    (
+        "no mail was claimed after a reply or an unsubscription was answered",
+        f"{CLAIMED_LATE} WHERE {OF_THOSE_WHO.format('unsubscribed')}",
+    ),
+    (
+        "no mail was claimed after a reply or an unsubscription was answered",
+        f"{CLAIMED_LATE} WHERE {OF_THOSE_WHO.format('replied')}",
+    ),
     (
         "every unsubscription had ended what it should when it was answered",
         "DELETE FROM events WHERE type = 'enrollment.ended'",
     ),
     (
         "every reply and bounce had ended what it should when it was read",
-        "DELETE FROM events WHERE type = 'enrollment.ended'",
+        "DELETE FROM events WHERE type = 'enrollment.ended' AND after ->> 'exitReason' = 'replied'",
+    ),
+    (
+        "every reply and bounce had ended what it should when it was read",
+        "DELETE FROM events WHERE type = 'enrollment.ended' AND after ->> 'exitReason' = 'bounced'",
     ),
     ("every letter that was answered was taken for what it is", "UPDATE letters SET kind = 'complaint'"),
     ("every letter is kept once, and a forged one not at all", copied("letters", "true", id=NEW, key="sha256('x')")),
