@@ -18,6 +18,15 @@ def test_what_is_taken_out_is_there_once_and_shows_in_a_moment_by_an_invariants_
     assert set(guard.breaks) <= set(NAMES)
 
 
+def test_every_invariant_has_a_guard_but_for_those_that_are_known_to_have_none_of_their_own():
+    """These hold by the commit alone, or where one is read that is unique; `test_judge` breaks them by hand."""
+    assert set(NAMES) - {name for guard in GUARDS for name in guard.breaks} == {
+        "every enrollment is of the version that was on when it began",
+        "every enrollment that was answered is there",
+        "every version that was published is there, and was switched on",
+    }
+
+
 def test_every_moment_has_a_guard():
     moments = re.findall(r"^async def (test_\w+)", (CHECKOUT / MOMENTS).read_text(), re.MULTILINE)
     assert {guard.moment for guard in GUARDS} == set(moments)
