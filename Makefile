@@ -1,6 +1,6 @@
 # `make help` lists the targets. Options for the command behind one: make demo ARGS="--keep"
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test crashes chaos up lint check bench lock
+.PHONY: help setup demo test crashes chaos guards up lint check bench lock
 ARGS ?=
 PYTHON ?=
 python := .venv/bin/python
@@ -37,6 +37,9 @@ bench: setup ## Measure, and compare with the recorded figures
 
 chaos: setup ## Have a storm of faults over the real processes, and judge it (ARGS="--minutes 2 --seed 7")
 	@$(python) -m chaos $(ARGS)
+
+guards: setup ## Take one guard after another out of a copy of the product, and see that the judge notices
+	@$(python) -m tests.chaos.guards $(ARGS)
 
 lock: setup ## Work the pinned requirements out anew (ARGS=--upgrade for newer versions)
 	@$(python) tools/lock.py $(ARGS)

@@ -202,7 +202,7 @@ GUARDS: Sequence[Guard] = (
     ),
     Guard(
         "a reminder fires only when its time has come",
-        ["no reminder of a step fired early"],
+        ["no reminder of a step fired early", "no reminder that people set fired before its time"],
         "test_everything_is_looked_at_before_its_time",
         [
             Cut(
@@ -243,6 +243,7 @@ GUARDS: Sequence[Guard] = (
         [
             "no mail was sent twice, by its Message-ID or by its step, but where a person said again",
             "no mail was sent again but where it was refused for certain, or a person said so",
+            "whatever is in the mail server's log is said to have left, or is uncertain",
         ],
         "test_the_answer_to_a_mail_is_lost",
         [Cut("domain/delivery.py", "Happening.LOST: {_C: _U},", "Happening.LOST: {_C: _P},")],
@@ -368,6 +369,195 @@ GUARDS: Sequence[Guard] = (
         [WORKFLOWS],
         "test_a_workflow_hears_that_its_row_has_ended",
         [Cut("activities/advance.py", "_DONE = Answer(done=True)", "_DONE = Answer(seconds=3600.0)")],
+    ),
+    Guard(
+        "a change and its event are one statement",
+        [change.promise for change in CHANGES],
+        "test_people_change_records",
+        [Cut("store/events.py", "        .add_cte(_kept(tx, fact))\n    )\n    if along", "    )\n    if along")],
+    ),
+    Guard(
+        "the match takes the version that was on when the event was recorded",
+        ["every run is of the version that was on when its event was recorded, and of an event that it hears"],
+        "test_a_rule_has_another_version_when_its_event_is_matched",
+        [
+            Cut(
+                "domain/match.py",
+                "            if active.since <= event.at and (active.until is None or event.at < active.until)\n",
+            )
+        ],
+    ),
+    Guard(
+        "a reminder that is closed is due no more, in the verb and in the table",
+        ["every reminder that was made is there, and none that was called off fired after"],
+        "test_a_reminder_that_was_cancelled_is_looked_at",
+        [
+            Cut("store/reminders.py", "status=status.value, due_at=None, closed_at", "status=status.value, closed_at"),
+            Cut(
+                _CORE,
+                "due_at IS NOT NULL),\n  CHECK (status NOT IN ('escalated','done','cancelled') OR due_at IS NULL)\n",
+                "due_at IS NOT NULL)\n",
+            ),
+        ],
+    ),
+    Guard(
+        "each time that a reminder is put off is counted",
+        ["each reminder was put off as often as was answered"],
+        "test_a_reminder_is_put_off_twice",
+        [Cut("store/reminders.py", "snoozes=reminders.c.snoozes + 1", "snoozes=1")],
+    ),
+    Guard(
+        "that a reminder is made and the wake that starts its wait are one statement (nobody sweeps here)",
+        ["no reminder is left to fire"],
+        "test_a_reminder_is_made_that_nobody_would_sweep",
+        [
+            Cut(
+                "store/reminders.py",
+                'on_conflict_do_nothing().returning(*reminders.c).cte("made")\n'
+                "    statement = select(made).add_cte(queues.waking(tx, Target.REMINDER, made))",
+                'on_conflict_do_nothing().returning(*reminders.c).cte("made")\n    statement = select(made)',
+            )
+        ],
+    ),
+    Guard(
+        "nothing is handed over but after its claim",
+        ["nothing is in the mail server's log without a claim before it"],
+        "test_the_answer_to_a_mail_is_lost",
+        [
+            Cut(
+                "activities/send.py",
+                "        began = time.monotonic()\n        async with self._database.transaction(org, lock_seconds=2)",
+                "        began = time.monotonic()\n        await transport.send(raw, mail.from_email, mail.to_email)\n"
+                "        async with self._database.transaction(org, lock_seconds=2)",
+            )
+        ],
+    ),
+    Guard(
+        "nothing but the mail server's own word says that a mail has left",
+        ["every mail that is said to have left is in the mail server's log"],
+        "test_a_server_hangs_up_before_it_has_the_mail",
+        [
+            Cut(
+                "activities/transports.py",
+                'return Unknown(why) if begun else Refused(None, why, permanent=False, about="mailbox")',
+                "return Accepted(why)",
+            )
+        ],
+    ),
+    Guard(
+        "that a mail was accepted, its event and its line on the timeline are one transaction",
+        ["a message left only by an attempt, and is on the timeline once"],
+        "test_two_senders_have_chosen_one_message",
+        [
+            Cut(
+                "store/intents.py",
+                "    await _works(tx, told.destination_id)\n    await _left(tx, told, execution)\n",
+                "    await _works(tx, told.destination_id)\n",
+            )
+        ],
+    ),
+    Guard(
+        "an end is counted where its event is numbered",
+        ["messages, addresses and enrollments count their own events"],
+        "test_a_person_stops_what_a_sender_has_chosen",
+        [Cut("store/executions.py", '        "revision": executions.c.revision + 1,\n')],
+    ),
+    Guard(
+        "a suppression is written to the address",
+        ["every bounced and every unsubscribed address is suppressed"],
+        "test_somebody_unsubscribes_from_what_a_sender_has_chosen",
+        [
+            Cut(
+                "store/suppressions.py",
+                "new = [await addresses.suppress(tx, address, why, dict(evidence)) for address in locked]",
+                "new: list[bool] = []",
+            )
+        ],
+    ),
+    Guard(
+        "a reply ends what it may in the transaction that reads it",
+        ["every reply and bounce had ended what it should when it was read"],
+        "test_a_reply_comes_to_what_a_sender_has_chosen",
+        [Cut("store/letters.py", '    await stops.end(tx, inside, ExitReason.REPLIED, note=f"letter {found.id}")\n')],
+    ),
+    Guard(
+        "who reads a letter locks it",
+        ["every reply is on the timeline once, and its owner was told once"],
+        "test_two_readers_have_taken_one_letter",
+        [
+            Cut(
+                "store/letters.py",
+                "(await tx.execute(statement.with_for_update(key_share=True))).one_or_none()\n\n\nasync def _write",
+                "(await tx.execute(statement)).one_or_none()\n\n\nasync def _write",
+            )
+        ],
+    ),
+    Guard(
+        "a letter's key is unique",
+        ["every letter is kept once, and a forged one not at all"],
+        "test_one_letter_comes_twice_at_once",
+        [
+            Cut(
+                "store/letters.py",
+                'on_conflict_do_nothing(index_elements=["org_id", "key"])',
+                "on_conflict_do_nothing()",
+            ),
+            Cut(_MAIL, "  UNIQUE (org_id, key),\n"),
+        ],
+    ),
+    Guard(
+        "what a letter held is let go when it is read",
+        ["no letter holds anything any more"],
+        "test_somebody_is_away",
+        [Cut("store/letters.py", "    await stops.release(tx, found.id)\n")],
+    ),
+    Guard(
+        "a reply ends no enrollment of a sequence that goes on",
+        ["a letter ended nothing but what a reply may end"],
+        "test_a_reply_comes_to_a_sequence_that_goes_on",
+        [
+            Cut(
+                "store/letters.py",
+                "executions.c.id.in_(ids), func.coalesce(goes_on, False).is_(False))",
+                "executions.c.id.in_(ids))",
+            )
+        ],
+    ),
+    Guard(
+        "a lock that was not had in time does not make a letter unreadable",
+        ["every letter was read, or settled by a person"],
+        "test_a_record_is_locked_for_longer_than_a_letters_reader_waits",
+        [Cut("triggers/letters.py", "                if is_transient(error):\n                    raise\n")],
+    ),
+    Guard(
+        "what a letter says of itself is believed: that it is automatic",
+        ["every letter that was answered was taken for what it is"],
+        "test_somebody_is_away",
+        [
+            Cut(
+                "domain/inbound_mail.py",
+                '        any(value != "no" for value in submitted)\n        or any',
+                "        any",
+            )
+        ],
+    ),
+    Guard(
+        "a webhook's message is unique",
+        ["every webhook that was answered is kept once, and was carried out once"],
+        "test_a_webhook_comes_twice_and_a_forged_one_with_it",
+        [Cut(_CORE, "  PRIMARY KEY (org_id, source_id, message_id),\n")],
+    ),
+    Guard(
+        "a webhook's signature is checked",
+        ["nothing forged was taken"],
+        "test_a_webhook_comes_twice_and_a_forged_one_with_it",
+        [
+            Cut(
+                "api/signatures.py",
+                "if not any(hmac.compare_digest(expected, one) for one in _decoded(signatures)):",
+                "if False:",
+            )
+        ],
     ),
 )
 

@@ -4,6 +4,8 @@
 """
 
 import asyncio
+import contextlib
+import json
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,23 +17,35 @@ import asyncpg
 import httpx2
 import pytest
 from sqlalchemy.exc import DBAPIError
+from standardwebhooks import Webhook
 from temporalio.exceptions import ApplicationError
 
 from api.app import create_app
 from chaos import kept
 from chaos import mail as of_mail
 from chaos.judge import INVARIANTS, workflows
-from chaos.kept import KEPT
+from chaos.kept import CHANGES, KEPT, changed
 from chaos.mail import ANSWERED, in_the_log
 from chaos.told import Kept, Stretch, Told
 from cli.demo.judge import Tables
 from cli.demo.judge import judge as ask
 from cli.demo.mail_judge import Logged
 from cli.demo.town import Answered, Does
-from domain.words import ExitReason, Role, Suppression, Target
+from domain.words import ExitReason, ReminderStatus, Role, Suppression, Target
 from runtime.migrating import migrate
 from runtime.postgres import Postgres
-from store import activities, contacts, enrollments, identity, intents, reminders, stops, suppressions
+from store import (
+    activities,
+    contacts,
+    deals,
+    definitions,
+    enrollments,
+    identity,
+    intents,
+    reminders,
+    stops,
+    suppressions,
+)
 from store.errors import Refused
 from store.transaction import Database
 from tests.conftest import Base
@@ -95,10 +109,12 @@ async def all_holds(
     *,
     driven: bool = True,
     dispatched: bool = False,
+    changes: bool = False,
 ) -> None:
     """Drives everything to its end; fails with the names of the invariants that the judge finds broken then.
 
-    Unless they were `dispatched`, wakes are taken away: whatever they ask for has been looked at.
+    Unless they were `dispatched`, wakes are taken away: whatever they ask for has been looked at. `changes` are judged
+    where all of them were told.
     """
     told = told or Told()
     if driven:
@@ -113,6 +129,8 @@ async def all_holds(
             *await ask(tables, KEPT, **kept.given(told)),
             *await ask(tables, ANSWERED, **of_mail.given(told)),
         ]
+        if changes:
+            verdicts += [await changed(tables, told, change) for change in CHANGES]
         if log is not None:
             verdicts += in_the_log(await tables.fetch(of_mail._MAILS), log, [])
     finally:
@@ -122,13 +140,13 @@ async def all_holds(
 
 
 @asynccontextmanager
-async def kept_from(base: Base, rows: str):
+async def kept_from(base: Base, rows: str, lock: str = "FOR UPDATE"):
     """Nobody else gets a lock on these rows until the block ends."""
     connection = await asyncpg.connect(base.admin_url)
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await connection.execute(f"{rows} FOR UPDATE")
+        await connection.execute(f"{rows} {lock}")
         yield
     finally:
         await transaction.rollback()
@@ -250,16 +268,40 @@ async def test_many_edit_one_contact_at_once(base):
     await all_holds(base)
 
 
+async def test_people_change_records(base):
+    contact, deal = await make_contact(base), await make_deal(base)
+    told, begun = Told(), datetime.now(UTC)
+    async with base.transaction() as tx:
+        await contacts.change(tx, contact, {"title": "CEO"})
+        await deals.change(tx, deal, {"value_cents": 700})
+    await move(base, deal)
+    for kind, subject, said in (
+        ("edit_contact", contact, {"title": "CEO"}),
+        ("edit_deal", deal, {"valueCents": 700}),
+        ("move", deal, {"stage": "proposal"}),
+    ):
+        told.kept.append(Kept(kind, str(subject), begun, datetime.now(UTC), said))
+    await all_holds(base, told, changes=True)
+
+
+async def test_a_rule_has_another_version_when_its_event_is_matched(base):
+    rule = await switch_on(base, on_contact(task()))
+    await make_contact(base)
+    async with base.transaction() as tx:
+        await definitions.add_version(tx, rule, on_contact(task("other")), expected=None)
+        await definitions.activate(tx, rule, None, expected=None)
+    await all_holds(base)
+
+
 # --- time
 
 
 async def test_many_look_at_one_reminder_at_once(base):
-    async with base.transaction() as tx:
-        made = await reminders.create(tx, {"owner_id": base.rep, "title": "Ring", "due_at": tx.now + DAY})
-    assert made is not None
+    told = await reminded(base)
+    made = UUID(told.kept[0].subject)
     await base.pass_time(DAY)
-    await at_once(base, "SELECT FROM reminders", *(advance(base, made.id, "reminder") for _ in range(AT_ONCE)))
-    await all_holds(base)
+    await at_once(base, "SELECT FROM reminders", *(advance(base, made, "reminder") for _ in range(AT_ONCE)))
+    await all_holds(base, told)
 
 
 async def test_everything_is_looked_at_before_its_time(base):
@@ -270,7 +312,42 @@ async def test_everything_is_looked_at_before_its_time(base):
     await advance(base, run)
     await advance(base, run)
     await advance(base, await base.value("SELECT id FROM reminders"), "reminder")
-    await all_holds(base)
+    told = await reminded(base)
+    await advance(base, UUID(told.kept[0].subject), "reminder")
+    await all_holds(base, told)
+
+
+async def reminded(base: Base) -> Told:
+    """A person was told that there is a reminder a day from now."""
+    begun = datetime.now(UTC)
+    async with base.transaction() as tx:
+        due_at = tx.now + DAY
+        made = await reminders.create(tx, {"owner_id": base.rep, "title": "Ring", "due_at": due_at})
+    assert made is not None
+    return Told(kept=[Kept("reminder", str(made.id), begun, datetime.now(UTC), {"dueAt": due_at.isoformat()})])
+
+
+async def test_a_reminder_that_was_cancelled_is_looked_at(base):
+    told = await reminded(base)
+    made, begun = told.kept[0].subject, datetime.now(UTC)
+    async with base.transaction() as tx:
+        await reminders.close(tx, UUID(made), ReminderStatus.CANCELLED)
+    told.kept.append(Kept("cancellation", made, begun, datetime.now(UTC)))
+    await base.pass_time(DAY)
+    await advance(base, UUID(made), "reminder")
+    await all_holds(base, told)
+
+
+async def test_a_reminder_is_put_off_twice(base):
+    told = await reminded(base)
+    made = told.kept[0].subject
+    for days in (2, 3):
+        begun = datetime.now(UTC)
+        async with base.transaction() as tx:
+            until_ = tx.now + days * DAY
+            await reminders.snooze(tx, UUID(made), until_)
+        told.kept.append(Kept("snooze", made, begun, datetime.now(UTC), {"until": until_.isoformat()}))
+    await all_holds(base, told)
 
 
 async def test_a_wait_is_over_before_the_mail_it_counts_from_has_left(base):
@@ -442,10 +519,67 @@ async def test_a_reply_comes_to_what_a_sender_has_chosen(base):
     id_, _ = await receive(base, letter(to=reply_to(first)))
     told = Told(answered=[answered(Does.REPLY, first, begun, letter=str(id_))])
     await sent_if_claimed(base, second, box)
-    reader = Letters(base.crossing, base.app)
-    await reader.once()
-    await reader.close()
+    await read_letters(base)
     await all_holds(base, told)
+
+
+async def read_letters(base: Base, rows: str | None = None) -> None:
+    """By one reader, or where `rows` are given by two at once that meet there."""
+    readers = [Letters(base.crossing, base.app) for _ in range(2 if rows else 1)]
+    reading = [reader.once() for reader in readers]
+    await (at_once(base, rows, *reading) if rows else asyncio.gather(*reading))
+    for reader in readers:
+        await reader.close()
+
+
+async def test_two_readers_have_taken_one_letter(base):
+    _, first, _ = await goes_on_after_a_mail(base, await make_mailbox(base))
+    begun = datetime.now(UTC)
+    id_, _ = await receive(base, letter(to=reply_to(first)))
+    await read_letters(base, "SELECT FROM contacts")
+    await all_holds(base, Told(answered=[answered(Does.REPLY, first, begun, letter=str(id_))]))
+
+
+async def test_a_record_is_locked_for_longer_than_a_letters_reader_waits(base):
+    _, first, _ = await goes_on_after_a_mail(base, await make_mailbox(base))
+    begun = datetime.now(UTC)
+    id_, _ = await receive(base, letter(to=reply_to(first)))
+    async with kept_from(base, "SELECT FROM contacts", "FOR NO KEY UPDATE"):
+        with contextlib.suppress(DBAPIError):
+            await read_letters(base)
+    await read_letters(base)
+    await all_holds(base, Told(answered=[answered(Does.REPLY, first, begun, letter=str(id_))]))
+
+
+async def test_one_letter_comes_twice_at_once(base):
+    _, first, _ = await goes_on_after_a_mail(base, await make_mailbox(base))
+    begun, raw = datetime.now(UTC), letter(to=reply_to(first))
+    await at_once(base, "SELECT FROM contacts", receive(base, raw), receive(base, raw))
+    id_ = await base.value("SELECT id FROM letters ORDER BY id LIMIT 1")
+    await read_letters(base)
+    await all_holds(base, Told(answered=[answered(Does.REPLY, first, begun, letter=str(id_))]))
+
+
+async def test_somebody_is_away(base):
+    box = await make_mailbox(base)
+    _, first, _ = await goes_on_after_a_mail(base, box)
+    begun = datetime.now(UTC)
+    id_, _ = await receive(base, letter("Auto-Submitted: auto-replied", to=reply_to(first)))
+    await read_letters(base)
+    async with sender(base) as send:
+        await send.empty(base.org, box)
+    await all_holds(base, Told(answered=[answered(Does.OUT_OF_OFFICE, first, begun, letter=str(id_))]))
+
+
+async def test_a_reply_comes_to_a_sequence_that_goes_on(base):
+    box = await make_mailbox(base)
+    enrollment = await written(base, sequence(mail(), wait("pause", 1, "days"), task(), stopOnReply=False))
+    async with sender(base) as send:
+        await send.empty(base.org, box)
+    first, begun = await message_of(base, enrollment), datetime.now(UTC)
+    id_, _ = await receive(base, letter(to=reply_to(first)))
+    await read_letters(base)
+    await all_holds(base, Told(answered=[answered(Does.REPLY, first, begun, letter=str(id_))]))
 
 
 async def test_somebody_unsubscribes_from_what_a_sender_has_chosen(base):
@@ -506,6 +640,16 @@ async def test_temporal_is_away_while_something_is_poked(base, temporal):
             raise
 
 
+async def test_a_reminder_is_made_that_nobody_would_sweep(base, temporal):
+    async with walking(base, temporal) as working:
+        made = await working.remind(timedelta(0))
+        try:
+            await working.reminder_stands(made, status="fired")
+        except AssertionError:
+            await all_holds(base, driven=False, dispatched=True)
+            raise
+
+
 async def test_a_workflow_hears_that_its_row_has_ended(base, temporal, temporal_server):
     async with walking(base, temporal) as working:
         run = await working.run(on_stage(wait("pause", 1, "days")))
@@ -530,6 +674,40 @@ async def test_a_workflow_hears_that_its_row_has_ended(base, temporal, temporal_
 # --- what was answered is kept
 
 
+@asynccontextmanager
+async def program(base: Base):
+    """A client of the API with an admin's key."""
+    async with base.transaction() as tx:
+        _, token = await identity.create_key(tx, base.admin, "test", Role.ADMIN)
+    transport, headers = httpx2.ASGITransport(create_app(base.app, MASTER)), {"Authorization": f"Bearer {token}"}
+    async with httpx2.AsyncClient(transport=transport, base_url="http://drumbeat", headers=headers) as api:
+        yield api
+
+
+async def test_a_webhook_comes_twice_and_a_forged_one_with_it(base):
+    told = Told(forged=["eve@example.com"])
+    async with program(base) as api:
+        source = (await api.post("/api/v1/sources", json={"name": "Forms"})).json()
+
+        async def came(message: str, email: str, secret: str, kind: str) -> None:
+            said, begun = {"email": email, "firstName": "Ada"}, datetime.now(UTC)
+            body = json.dumps({"type": "contact.upsert", "data": said})
+            signature = Webhook(secret).sign(message, begun, body)
+            stamp = str(int(begun.timestamp()))
+            headers = {"webhook-id": message, "webhook-timestamp": stamp, "webhook-signature": signature}
+            answer = await api.post(
+                source["source"]["path"], content=body, headers={**headers, "Content-Type": "application/json"}
+            )
+            if answer.status_code == 200:
+                told.kept.append(Kept(kind, message, begun, datetime.now(UTC), said))
+
+        for _ in range(2):
+            await came("msg_1", "ada@example.com", source["secret"], "webhook")
+        assert len(told.kept) == 2
+        await came("msg_2", "eve@example.com", f"whsec_{'A' * 32}", "forged")
+    await all_holds(base, told)
+
+
 async def test_the_database_is_killed_after_an_answer(tmp_path):
     server = Postgres(tmp_path, options={"track_commit_timestamp": "on"})
     await server.start()
@@ -540,17 +718,11 @@ async def test_the_database_is_killed_after_an_answer(tmp_path):
         await migrate(admin, app, relay, test=True)
         base = Base(Database.connect(app), Database.connect(relay), app, relay, admin)
         await base.people()
-        async with base.transaction() as tx:
-            _, token = await identity.create_key(tx, base.admin, "test", Role.ADMIN)
         told = Told()
-        async with httpx2.AsyncClient(
-            transport=httpx2.ASGITransport(create_app(base.app, MASTER)),
-            base_url="http://drumbeat/api/v1",
-            headers={"Authorization": f"Bearer {token}"},
-        ) as api:
+        async with program(base) as api:
             for number in range(20):
                 begun, email = datetime.now(UTC), f"c{number}@example.com"
-                made = await api.post("/contacts", json={"email": email})
+                made = await api.post("/api/v1/contacts", json={"email": email})
                 assert made.status_code == 201
                 id_ = made.json()["contact"]["id"]
                 told.kept.append(Kept("contact", id_, begun, datetime.now(UTC), {"email": email}))
