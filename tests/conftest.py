@@ -2,7 +2,7 @@
 
 import itertools
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,6 +14,7 @@ from sqlalchemy import event, text
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 
+from activities import advance
 from domain.due import Calendar
 from domain.words import Role
 from runtime.attaching import temporal_server as found_server
@@ -83,6 +84,14 @@ class Base:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write the histories in tests/workflows/histories anew")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unhurried() -> Iterator[None]:
+    """An advance takes all its steps, however slow the machine: what it does after its second is for its own tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(advance, "MAX_SECONDS", 60.0)
+        yield
 
 
 @pytest.fixture(scope="session")

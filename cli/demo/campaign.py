@@ -203,7 +203,9 @@ async def stop_some(office: Office, contacts: Sequence[Mapping[str, Any]], told:
     """Reps take a few out by hand, about a week after they were enrolled."""
     await asyncio.sleep(ENROLLING_SECONDS + 12)
     for contact in contacts:
-        enrollment = told.enrolled[contact["id"]]
+        # A slow machine may not be through enrolling yet.
+        while (enrollment := told.enrolled.get(contact["id"])) is None:  # noqa: ASYNC110  (set by another's answer)
+            await asyncio.sleep(0.2)
         if await office.attempt(f"/enrollments/{enrollment}/stop", {"note": "They called us."}):
             told.stopped.append(enrollment)
 
