@@ -85,9 +85,8 @@ async def run(seed: int, seconds: float, *, keep: bool) -> bool:
     report.show(console, outcome.figures, outcome.verdicts)
     if kept:
         console.print(f"What there is to look at: {folder}", soft_wrap=True)
-    console.print(
-        f'Seed {seed}: {"well" if outcome.well else "BROKEN"}; make chaos ARGS="--seed {seed}" plays it again.'
-    )
+    again = f'make chaos ARGS="--minutes {seconds / 60:g} --seed {seed}"'
+    console.print(f"Seed {seed}: {'well' if outcome.well else 'BROKEN'}; {again} plays it again.", soft_wrap=True)
     if not sys.stdout.isatty():  # a person has read the tables
         answer = {
             "seed": seed,
