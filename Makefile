@@ -17,7 +17,7 @@ demo: setup ## Run the whole system on a real job in time-lapse, with crashes, a
 test: setup ## Run the tests
 	@$(python) -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
-crashes: setup ## Kill a process at every crash point, each time it comes there (the tests do each point's first)
+crashes: setup ## Kill a process at every crash point, each time it comes there (the tests do a third of them once)
 	@$(python) -m tests.crashes $(ARGS)
 
 up: setup ## Serve API, relay and workers until Ctrl-C; data are kept in .drumbeat

@@ -84,6 +84,13 @@ class Base:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--record", action="store_true", help="write the histories in tests/workflows/histories anew")
+    parser.addoption("--thorough", action="store_true", help="ten thousand races, and every crash point's first time")
+
+
+@pytest.fixture(scope="session")
+def thorough(request: pytest.FixtureRequest) -> bool:
+    """Whether to do all of what a part of is done by default, since it takes minutes."""
+    return bool(request.config.getoption("--thorough"))
 
 
 @pytest.fixture(scope="session", autouse=True)
