@@ -106,7 +106,7 @@ TAMPERINGS: list[tuple[str, str]] = [
     ("nobody was in a sequence twice at once", copied("executions", "kind = 'enrollment'", id=NEW)),
     (
         "no step was taken twice, and none is missing in between",
-        "UPDATE effects SET number = number + 1 WHERE execution_id = (SELECT execution_id FROM effects LIMIT 1)",
+        "UPDATE effects SET number = number + 100 WHERE execution_id = (SELECT execution_id FROM effects LIMIT 1)",
     ),
     (
         "no step was taken twice, and none is missing in between",
