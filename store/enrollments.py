@@ -7,7 +7,6 @@ from uuid import UUID
 
 from sqlalchemy import Select, Text, cast, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
-from sqlalchemy.dialects.postgresql import insert as insert_or
 from uuid_utils.compat import uuid7
 
 from domain.documents import SequenceDocument
@@ -27,6 +26,7 @@ from store.errors import IllegalTransition, NotFound, UnknownReference
 from store.events import Fact, Record
 from store.facts import Links
 from store.pages import Page, Span, equal, page
+from store.rowsets import filled
 from store.tables import activations, contacts, deals, holds, pauses, versions
 from store.tables import definitions as definition_table
 from store.tables import executions as table
@@ -336,7 +336,7 @@ async def _make(
     """Contact → the enrollment that was made; one that is in the way leaves its contact out."""
     if not rows:
         return {}
-    statement = insert_or(table).values(rows).on_conflict_do_nothing().returning(table.c.contact_id, table.c.id)
+    statement = filled(table, {}, rows).on_conflict_do_nothing().returning(table.c.contact_id, table.c.id)
     made = {row.contact_id: row.id for row in await tx.write(statement)}
     facts = [
         Fact(
