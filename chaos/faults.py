@@ -168,7 +168,8 @@ class Storm:
         """Waits until a service that has just been started says so, for a while: others may keep it from it."""
         deadline = time.monotonic() + _READY_SECONDS
         child = self._stack.service(name)
-        while child.running and '"ready"' not in child.output() and time.monotonic() < deadline:  # noqa: ASYNC110
+        # Other processes set no event of ours.
+        while child.running and not _said_ready(child) and time.monotonic() < deadline:  # noqa: ASYNC110  (as said)
             await asyncio.sleep(0.1)
 
     def _child(self, victim: str) -> Child:
@@ -182,3 +183,7 @@ class Storm:
                 return self._stack.temporal.child
             case _:
                 return self._stack.service(victim)
+
+
+def _said_ready(child: Child) -> bool:
+    return '"ready"' in child.output()
