@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -263,6 +264,12 @@ class _Batch:
 _RECORDS = frozenset({"contact", "company", "deal"})
 
 
+@lru_cache(maxsize=1000)
+def _calendar(text: str, zone: str | None) -> Calendar:
+    """A stored calendar for a contact in that zone; most of a batch have the same."""
+    return Calendar.model_validate_json(text).model_copy(update={"contact_zone": zone})
+
+
 class _Walk:
     """An execution while its steps are taken: where it stands, and what is to be written of it."""
 
@@ -286,7 +293,6 @@ class _Walk:
         self.paused = any(until is None for _, until in self.pauses)
         actor = "sequence" if execution.kind == Target.ENROLLMENT else "rule"
         self._origin = Origin(actor, execution.definition_id, tuple(execution.chain), execution.id)
-        self._calendar = Calendar.model_validate(execution.calendar)
         self._message: UUID | None = execution.message_id
         self._mailed = Mailed(message.due_at, message.accepted_at, message.over) if message else None
 
@@ -299,7 +305,7 @@ class _Walk:
     def situation(self, tx: Transaction, zone: str | None) -> Situation:
         return Situation(
             tx.now,
-            self._calendar.model_copy(update={"contact_zone": zone}),
+            _calendar(self.execution.calendar, zone),
             self._mailed,
             self.pauses,
         )

@@ -1,6 +1,7 @@
 """The application: every route, its description, and the two questions of a supervisor."""
 
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
@@ -13,6 +14,7 @@ from starlette.exceptions import HTTPException
 from api import (
     activities,
     addresses,
+    at_once,
     companies,
     contacts,
     deals,
@@ -44,6 +46,7 @@ from api.problems import Problem, ProblemBody
 from api.recent import Recent
 from api.requests import Requests
 from store import health
+from store.at_once import AtOnce
 from store.identity import Caller, Source
 from store.transaction import Database
 
@@ -73,20 +76,22 @@ def create_app(database: Database, master_key: bytes, *, revision: str | None = 
         generate_unique_id_function=_operation,
     )
     app.state.database = database
+    app.state.at_once = AtOnce(database)
     app.state.master_key = master_key
     app.state.revision = revision
     app.state.callers = Recent[str, Caller]()
     app.state.sources = Recent[str, Source]()
-    app.add_middleware(Requests)
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _problem)
-    # First what is asked most often: a path is looked for in this order.
     app.include_router(inbound_mail.router)  # before the webhooks, whose sources have any name
     app.include_router(webhooks.router)
     for noun in _NOUNS:
         app.include_router(noun.router, prefix="/api/v1", responses=_ALWAYS)
     app.include_router(unsubscribe.router)
     app.include_router(_health)
+    short = [at_once.ways(noun.router, "/api/v1") for noun in _NOUNS]
+    app.add_middleware(at_once.ShortWays, ways=list(chain(at_once.ways(webhooks.router), *short)))
+    app.add_middleware(Requests)
     return app
 
 

@@ -1,21 +1,23 @@
 """The short way of what is asked most often: one statement does the request, or the ordinary way does.
 
-A route of this class tries its short way first. It does all of the request or nothing of it, and then the ordinary
-way is gone as if there were no other: with its authentication, its validation and its refusals, of which the short
-one knows none. So nothing here decides who may: a caller who came before is presumed to be who they were, and the
-statement looks again.
+A request to an endpoint that has a short way tries it first, before any route is looked for. It does all of the
+request or nothing of it, and then the ordinary way is gone as if there were no other: with its authentication, its
+validation and its refusals, of which the short one knows none. So nothing here decides who may: a caller who came
+before is presumed to be who they were, and the statement looks again.
 """
 
-import json
 import re
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import structlog
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+from starlette.routing import compile_path
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.auth import PERMISSIONS
 from store.identity import Caller
@@ -29,23 +31,60 @@ _ATTRIBUTE = "short_way"
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
-class Route(APIRoute):
-    """One whose endpoint may have a short way."""
+class Way(NamedTuple):
+    """The requests to an endpoint that has a short way."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        ordinary = super().get_route_handler()
-        short: Short | None = getattr(self.endpoint, _ATTRIBUTE, None)
-        if short is None:
-            return ordinary
+    method: str
+    path: re.Pattern[str]
+    short: Short
 
-        async def handle(request: Request) -> Response:
-            return await short(request) or await ordinary(request)
 
-        return handle
+def ways(router: APIRouter, prefix: str = "") -> list[Way]:
+    """Those of a router that is included under a prefix."""
+    return [
+        Way(method, compile_path(prefix + route.path)[0], short)
+        for route in router.routes
+        if isinstance(route, APIRoute) and (short := getattr(route.endpoint, _ATTRIBUTE, None))
+        for method in sorted(route.methods or ())
+    ]
+
+
+class ShortWays:
+    """The layer around the routes that goes the short ways of their endpoints."""
+
+    def __init__(self, app: ASGIApp, ways: Sequence[Way]) -> None:
+        self._app = app
+        self._ways = ways
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What a short way has read of a request, the ordinary way reads again."""
+        for way in self._ways if scope["type"] == "http" else ():
+            if scope["method"] == way.method and (found := way.path.match(scope["path"])):
+                heard = _Heard(receive)
+                answer = await way.short(Request({**scope, "path_params": found.groupdict()}, heard.first))
+                await (answer(scope, receive, send) if answer else self._app(scope, heard.again, send))
+                return
+        await self._app(scope, receive, send)
+
+
+class _Heard:
+    """The messages of a request, for one who listens first and one who listens again."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._messages: list[Message] = []
+
+    async def first(self) -> Message:
+        message = await self._receive()
+        self._messages.append(message)
+        return message
+
+    async def again(self) -> Message:
+        return self._messages.pop(0) if self._messages else await self._receive()
 
 
 def shortly(short: Short) -> Callable[[Endpoint], Endpoint]:
-    """Marks an endpoint of a `Route`: `short` answers, or has done nothing and answers None."""
+    """Marks an endpoint: `short` answers, or has done nothing and answers None."""
 
     def mark(endpoint: Endpoint) -> Endpoint:
         setattr(endpoint, _ATTRIBUTE, short)
@@ -78,7 +117,7 @@ async def body_of(request: Request, model: type[Model]) -> Model | None:
     if request.headers.get("content-type") != "application/json":
         return None
     try:
-        return model.model_validate(json.loads(await request.body()))
+        return model.model_validate(from_json(await request.body()))
     except (ValidationError, ValueError, RecursionError):
         return None
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
 from uuid_utils.compat import uuid7
 
-from api.at_once import Route, body_of, of_caller, shortly
+from api.at_once import body_of, of_caller, shortly
 from api.auth import Call, may
 from api.cursors import Asked, around
 from api.idempotency import Answer, Once, may_once
@@ -23,7 +23,7 @@ from store.events import Record
 from store.identity import Caller
 from store.transaction import Transaction
 
-router = APIRouter(prefix="/contacts", tags=["contacts"], route_class=Route)
+router = APIRouter(prefix="/contacts", tags=["contacts"])
 Reading = Annotated[Call, may("contact:read")]
 Writing = Annotated[Call, may("contact:write")]
 
@@ -108,7 +108,7 @@ async def _create_at_once(request: Request, caller: Caller, token: str) -> Respo
     if given is None:
         return None
     values = {"owner_id": caller.user, **given.columns()}
-    made = await contacts.create_at_once(request.app.state.database, caller.warrant(token), values, id=uuid7())
+    made = await contacts.create_at_once(request.app.state.at_once, caller.warrant(token), values, id=uuid7())
     return None if made is None else _created(made).response()
 
 

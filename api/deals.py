@@ -9,18 +9,18 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import ConfigDict, Field
 
-from api.at_once import Route, body_of, id_of, of_caller, shortly
+from api.at_once import body_of, id_of, of_caller, shortly
 from api.auth import Call, may
 from api.cursors import Asked, around
 from api.idempotency import Answer, Once, may_once
 from api.problems import responses
 from api.revisions import etag
 from api.shapes import Cents, Change, Currency, Given, Line, Many, Name, Note, Object, Percent, Shown, shown
-from store import at_once, deals
+from store import deals
 from store.identity import Caller
 from store.transaction import Transaction
 
-router = APIRouter(prefix="/deals", tags=["deals"], route_class=Route)
+router = APIRouter(prefix="/deals", tags=["deals"])
 Reading = Annotated[Call, may("deal:read")]
 Writing = Annotated[Call, may("deal:write")]
 
@@ -170,7 +170,7 @@ async def _move_at_once(request: Request, caller: Caller, token: str) -> Respons
     id_, given = id_of(request), await body_of(request, StageMove)
     if id_ is None or given is None:
         return None
-    moved = await at_once.move(request.app.state.database, caller.warrant(token), id_, given.stage)
+    moved = await request.app.state.at_once.move(caller.warrant(token), id_, given.stage)
     return None if moved is None else shown(DealOne(deal=Deal.model_validate(moved)), headers=etag(moved))
 
 

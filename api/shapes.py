@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from fastapi import Response
 from pydantic import (
     AfterValidator,
+    AliasGenerator,
     AwareDatetime,
     BaseModel,
     ConfigDict,
@@ -54,7 +55,11 @@ class Shown(BaseModel):
     """Something we answer, read from a row's columns of the same names."""
 
     model_config = ConfigDict(
-        alias_generator=to_camel, validate_by_name=True, from_attributes=True, serialize_by_alias=True
+        # Of what goes out only: a row looks long for a column it does not have.
+        alias_generator=AliasGenerator(serialization_alias=to_camel),
+        validate_by_name=True,
+        from_attributes=True,
+        serialize_by_alias=True,
     )
 
 

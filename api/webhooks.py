@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from uuid_utils.compat import uuid7
 
 from api import problems
-from api.at_once import Route, shortly
+from api.at_once import shortly
 from api.contacts import NewContact
 from api.problems import MEDIA_TYPE, Problem, responses
 from api.shapes import Shown
@@ -24,7 +24,7 @@ from store.identity import Source
 from store.inbox import Answer
 from store.transaction import Origin, Transaction
 
-router = APIRouter(prefix="/webhooks", tags=["webhooks"], route_class=Route)
+router = APIRouter(prefix="/webhooks", tags=["webhooks"])
 log = structlog.get_logger()
 
 
@@ -84,11 +84,11 @@ async def _receive_at_once(request: Request) -> JSONResponse | None:
     id_ = uuid7()
     answer = _received(Received(received=True, contact_id=id_, created=True))
     made = await contacts.create_at_once(
-        request.app.state.database,
-        source.warrant(sent_at, TOLERANCE_SECONDS),
+        request.app.state.at_once,
+        source.warrant(),
         given.columns(),
         id=id_,
-        kept=Kept(source.id, message, body, answer.status, answer.body),
+        kept=Kept(source.id, message, body, sent_at, TOLERANCE_SECONDS, answer.status, answer.body),
     )
     return None if made is None else _told(str(source.id), answer)
 

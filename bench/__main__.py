@@ -16,7 +16,9 @@ from bench.bed import Size, bed
 from bench.chart import bars
 from bench.machine import machine
 from bench.rows import Row, kept
+from runtime import heap
 from runtime.ending import end
+from runtime.wiring import LOOPS
 
 _RESULTS = Path(__file__).parent / "results"
 _PARTS: dict[str, tuple[str, Callable[[Size], Awaitable[list[Row]]]]] = {
@@ -106,4 +108,6 @@ if __name__ == "__main__":
         page.write(_RESULTS)
         end(0)
     chosen = Size.SMALL if given.small else Size.FULL if given.full else Size.USUAL
-    end(0 if asyncio.run(main(given.parts or list(_PARTS), chosen, given.minutes)) else 1)
+    heap.settle()
+    with asyncio.Runner(loop_factory=LOOPS["relay"]) as runner:
+        end(0 if runner.run(main(given.parts or list(_PARTS), chosen, given.minutes)) else 1)

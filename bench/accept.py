@@ -22,6 +22,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import psutil
+from uuid_utils.compat import uuid7
 
 from bench import bare
 from bench.rows import Row
@@ -42,7 +43,7 @@ SECONDS = 4.0
 ROUNDS = 5
 BACKLOG = 100
 """Facts that must still wait for the relay when a measure with busy workers ends, or they were not busy."""
-_DEALS = 640
+_DEALS = 6_400
 _MILLISECONDS = 1000
 
 
@@ -240,10 +241,8 @@ async def _jobs(stack: Stack) -> dict[str, dict[str, Any]]:
     async with database.transaction(org, Origin("user", admin)) as tx:
         source, secret = await identity.create_source(tx, "Bench", b64decode(environment["DRUMBEAT_MASTER_KEY"]))
         person = await contacts.create(tx.unheard(), {"email": "deals@example.com", "owner_id": admin})
-        made: list[UUID] = []
-        for number in range(_DEALS):
-            row = {"title": f"Deal {number}", "contact_id": person.id, "owner_id": admin}
-            made.append((await deals.create(tx.unheard(), row)).id)
+        rows = [_deal(number, person.id, admin) for number in range(_DEALS)]
+        made = await deals.create_many(tx.unheard(), rows)
         for name, trigger in _TRIGGERS.items():
             rule = await definitions.create(tx, name, _rule(trigger))
             await definitions.activate(tx, rule.id, None, expected=None)
@@ -261,6 +260,13 @@ async def _jobs(stack: Stack) -> dict[str, dict[str, Any]]:
         "bare_stage_change": {**theirs, "path": "/deals/{}/stage"},
         "bare_webhook": {**theirs, "path": f"/webhooks/{uuid4()}"},
     }
+
+
+def _deal(number: int, contact: UUID, owner: UUID) -> dict[str, Any]:
+    return {
+        "id": uuid7(), "external_id": str(number), "title": f"Deal {number}", "pipeline": "default", "stage": "lead",
+        "contact_id": contact, "owner_id": owner, "value_cents": 0, "currency": "USD", "expected_close_date": None,
+    }  # fmt: skip
 
 
 _TRIGGERS: dict[str, dict[str, Any]] = {

@@ -168,10 +168,11 @@ def names_of_commands() -> set[str]:
 
 
 def _serve(service: str, *needed: str) -> None:
-    from runtime import logs, settings, wiring
+    from runtime import heap, logs, settings, wiring
 
     found = settings.load(*needed)
     logs.configure(found.log_level, found.log_format, service=service)
+    heap.settle()
     with asyncio.Runner(loop_factory=wiring.LOOPS.get(service)) as runner:
         runner.run(getattr(wiring, f"serve_{service}")(found))
 

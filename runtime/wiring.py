@@ -34,7 +34,7 @@ POLL = 1.0
 """Real seconds between looks at a queue, should its hint be lost."""
 SWEEP_EVERY = 15.0
 RETAIN_EVERY = 3600.0
-LOOPS = {"api": uvloop.new_event_loop}
+LOOPS = dict.fromkeys(("api", "relay", "worker"), uvloop.new_event_loop)
 """The event loop of a service, where it is not Python's own: a request costs a third less."""
 
 log = structlog.get_logger()

@@ -1,34 +1,33 @@
-"""A fact in one statement that is a transaction of its own: who asks, the record, its event, its outbox row.
+"""Facts in one statement that is a transaction of its own: who asks, the records, their events, their outbox rows.
 
-For what is asked most often. A materialized CTE checks that the one who asks still may, and sets the organization;
-every insert selects from it, so none runs before row-level security knows whose rows these are. The statement does
-all of it or nothing: where anything is not as it was thought to be, nothing is written, the answer is None, and the
-caller goes the ordinary way, a transaction of several statements, which finds out why and says so.
+For what is asked most often. What one caller asks while a statement of theirs is under way goes together with the
+next, so that the busier it is the less each costs. A fact is written whole or not at all: where anything is not as it
+was thought to be nothing is written, the answer is None, and the caller goes the ordinary way, a transaction of
+several statements, which finds out why and says so.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import Enum
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cache
-from itertools import count
 from typing import Any
 from uuid import UUID
 
-from pydantic.alias_generators import to_camel
+from pydantic_core import to_json
 from sqlalchemy import Table
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine.result import result_tuple
 
 from domain.words import EventType, Kind
+from store import at_once_statements
 from store.events import Record
+from store.hints import OUTBOX
 from store.tables import deals
 from store.transaction import Database, Origin
 
-_DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]  # the library's own
-_LOCK = "'5s'"
-"""How long one lock is waited for, as in any transaction."""
+ABREAST = 2
+"""Statements of one caller and one kind at the same time: while one is carried out, the next is gathered."""
+MOST = 100
+"""Facts in one statement."""
 
 
 @dataclass(frozen=True)
@@ -44,162 +43,117 @@ class Warrant:
     evidence: tuple[Any, ...]
 
 
-async def create(
-    database: Database,
-    warrant: Warrant,
-    table: Table,
-    event: EventType,
-    kind: Kind,
-    values: Mapping[str, Any],
-    *,
-    id: UUID,
-    kept: "Kept | None" = None,
-) -> Record | None:
-    """A new record, as `events.create` makes it; None where a row is in the way of a unique index."""
-    names = tuple(values)
-    statement = _creating(table, event, kind, names, warrant.resolved, len(warrant.evidence), kept=kept is not None)
-    given = [_given(table, name, value) for name, value in values.items()]
-    also = () if kept is None else (kept.source, kept.message, kept.body, kept.status, json.dumps(kept.answer))
-    return await _written(database, warrant, table, statement, [id, *given, *also])
-
-
-async def move(database: Database, warrant: Warrant, id: UUID, stage: str) -> Record | None:
-    """A deal into another open stage of its pipeline, as `deals.move_stage` does it."""
-    statement = _moving(warrant.resolved, len(warrant.evidence))
-    return await _written(database, warrant, deals, statement, [id, stage])
-
-
 @dataclass(frozen=True)
 class Kept:
-    """A webhook's message and what it is answered, kept along with what it makes."""
+    """A webhook's message and what it is answered, kept along with what it makes.
+
+    It was signed at `sent_at`, in seconds, which may be `tolerance` away from PostgreSQL's real time.
+    """
 
     source: UUID
     message: str
     body: bytes
+    sent_at: int
+    tolerance: int
     status: int
     answer: Mapping[str, Any]
 
-
-async def _written(
-    database: Database, warrant: Warrant, table: Table, statement: str, values: Sequence[Any]
-) -> Record | None:
-    origin = warrant.origin
-    found = await database.at_once(statement, (*warrant.evidence, origin.kind, origin.id, *values))
-    return None if found is None else _row_of(table)(found)
+    def columns(self) -> dict[str, Any]:
+        return {name: getattr(self, name.removeprefix("kept_")) for name in at_once_statements.KEPT}
 
 
-@cache
-def _creating(
-    table: Table, event: EventType, kind: Kind, names: tuple[str, ...], resolved: str, evidence: int, *, kept: bool
-) -> str:
-    number = count(evidence + 1)
-    actor_kind, actor, id_ = f"${next(number)}::text", f"${next(number)}::uuid", f"${next(number)}::uuid"
-    values = [f"${next(number)}::{table.c[name].type.compile(_DIALECT)}" for name in names]
-    fact = _fact("made", event, kind, "'{}'::jsonb", _picture("made", names), actor_kind, actor)
-    return f"""
-        WITH {_org(resolved)},
-          made AS (
-            INSERT INTO {table.name} (
-              org_id, id, revision, created_by, created_at, updated_at, {", ".join(names)})
-            SELECT org.id, {id_}, 1, CASE {actor_kind} WHEN 'user' THEN {actor} END, org.now, org.now,
-              {", ".join(values)}
-            FROM org
-            ON CONFLICT DO NOTHING
-            RETURNING *),
-          {fact}{_inbox(number) if kept else ""}
-        SELECT {_columns(table)} FROM made"""  # noqa: S608  (names of tables and columns are our own)
+class AtOnce:
+    """Over one database."""
 
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queues: dict[_Way, _Queue] = {}
 
-def _inbox(number: Iterator[int]) -> str:
-    source, message, body, status, answer = (f"${next(number)}" for _ in range(5))
-    return f""",
-          kept AS (
-            INSERT INTO inbox (org_id, source_id, message_id, body, status, answer)
-            SELECT org_id, {source}::uuid, {message}::text, {body}::bytea, {status}::integer, {answer}::jsonb
-            FROM made)"""  # noqa: S608  (as above)
-
-
-@cache
-def _moving(resolved: str, evidence: int) -> str:
-    """The deal is written by an insert that finds it there: what selects from the CTE runs after it.
-
-    An UPDATE might be planned to read the deals first, when no organization is set.
-    """
-    number = count(evidence + 1)
-    actor_kind, actor = f"${next(number)}::text", f"${next(number)}::uuid"
-    id_, stage = f"${next(number)}::uuid", f"${next(number)}::text"
-    changed = {
-        "stage": stage, "probability": "to_stage.probability", "outcome": "NULL", "won_at": "NULL", "lost_at": "NULL",
-        "actual_close_date": "NULL", "revision": "before.revision + 1", "updated_at": "org.now",
-    }  # fmt: skip
-    values = ", ".join(changed.get(column.name, f"before.{column.name}") for column in deals.c)
-    return f"""
-        WITH {_org(resolved)},
-          before AS (
-            SELECT deal.* FROM org CROSS JOIN LATERAL (
-              SELECT * FROM deals
-              WHERE org_id = org.id AND id = {id_} AND deleted_at IS NULL AND stage <> {stage}
-              FOR NO KEY UPDATE) AS deal),
-          after AS (
-            INSERT INTO deals AS deal ({_columns(deals)})
-            SELECT {values}
-            FROM org CROSS JOIN before CROSS JOIN LATERAL (
-              SELECT probability FROM stages
-              WHERE org_id = org.id AND pipeline = before.pipeline AND key = {stage} AND kind = 'open'
-              OFFSET 0) AS to_stage
-            ON CONFLICT (org_id, id) DO UPDATE SET {", ".join(f"{name} = excluded.{name}" for name in changed)}
-            RETURNING deal.*),
-          {
-        _fact(
-            "after CROSS JOIN before",
-            EventType.DEAL_STAGE_CHANGED,
-            Kind.DEAL,
-            _picture("before", ("stage",)),
-            _picture("after", ("stage",)),
-            actor_kind,
-            actor,
-            of="after",
+    async def create(
+        self,
+        warrant: Warrant,
+        table: Table,
+        event: EventType,
+        kind: Kind,
+        values: Mapping[str, Any],
+        *,
+        id: UUID,
+        kept: Kept | None = None,
+    ) -> Record | None:
+        """A new record, as `events.create` makes it; None where a row is in the way of a unique index."""
+        statement = at_once_statements.creating(
+            table, event, kind, tuple(values), warrant.resolved, len(warrant.evidence), kept=kept is not None
         )
-    }
-        SELECT {_columns(deals)} FROM after"""  # noqa: S608  (names of tables and columns are our own)
+        row = {"id": id, **values, **(kept.columns() if kept else {})}
+        return await self._written(_Way(statement, warrant, table), id, row)
+
+    async def move(self, warrant: Warrant, id: UUID, stage: str) -> Record | None:
+        """A deal into another open stage of its pipeline, as `deals.move_stage` does it; None while it is locked."""
+        statement = at_once_statements.moving(warrant.resolved, len(warrant.evidence))
+        return await self._written(_Way(statement, warrant, deals), id, {"id": id, "stage": stage})
+
+    async def _written(self, way: "_Way", id: UUID, row: Mapping[str, Any]) -> Record | None:
+        try:
+            text = to_json(row)
+        except ValueError:  # what JSON cannot hold, no column can
+            return None
+        queue = self._queues.setdefault(way, _Queue())
+        if id in queue.rows:
+            return None
+        queue.rows[id] = text
+        written: asyncio.Future[Record | None] = asyncio.get_running_loop().create_future()
+        queue.waiting[id] = written
+        if len(queue.writers) < ABREAST:
+            writer = asyncio.create_task(self._write(way, queue))
+            queue.writers.add(writer)
+        return await written
+
+    async def _write(self, way: "_Way", queue: "_Queue") -> None:
+        """Statement after statement, until nothing waits."""
+        while queue.rows:
+            ids = list(queue.rows)[:MOST]
+            rows = b"[" + b",".join([queue.rows.pop(id_) for id_ in ids]) + b"]"
+            waiting = {id_: queue.waiting.pop(id_) for id_ in ids}
+            try:
+                found = await self._sent(way, rows.decode())
+            except Exception as error:  # noqa: BLE001  (whoever waits for it is told)
+                for one in waiting.values():
+                    if not one.done():
+                        one.set_exception(error)
+                continue
+            for id_, one in waiting.items():
+                if not one.done():  # who asked may have gone
+                    one.set_result(found.get(id_))
+        queue.writers.discard(asyncio.current_task())
+        if not queue.writers:
+            self._queues.pop(way, None)
+
+    async def _sent(self, way: "_Way", rows: str) -> dict[UUID, Record]:
+        origin = way.warrant.origin
+        values = (*way.warrant.evidence, origin.kind, origin.id, rows)
+        made = map(_row_of(way.table), await self._database.at_once(way.statement, values, hints=[OUTBOX]))
+        return {row.id: row for row in made}
 
 
-def _columns(table: Table) -> str:
-    return ", ".join(column.name for column in table.c)
+@dataclass(frozen=True)
+class _Way:
+    """What can go in one statement; `table` is what it answers rows of."""
+
+    statement: str
+    warrant: Warrant
+    table: Table
 
 
-def _org(resolved: str) -> str:
-    return f"""org AS MATERIALIZED (
-            SELECT who.org_id AS id, business_now() AS now,
-              set_config('app.org', who.org_id::text, true) AS app, set_config('lock_timeout', {_LOCK}, true) AS lock
-            FROM {resolved})"""  # noqa: S608  (`resolved` is ours)
+@dataclass
+class _Queue:
+    """What is to be written in one way, by the record's id: as JSON, and who waits for it."""
 
-
-def _fact(
-    source: str, event: EventType, kind: Kind, before: str, after: str, actor_kind: str, actor: str, *, of: str = "made"
-) -> str:
-    return f"""fact AS (
-            INSERT INTO events (
-              org_id, id, type, subject_kind, subject_id, number, at, before, after, actor_kind, actor_id)
-            SELECT {of}.org_id, uuidv7(), '{event.value}', '{kind.value}', {of}.id, {of}.revision, {of}.updated_at,
-              {before}, {after}, {actor_kind}, {actor}
-            FROM {source}
-            RETURNING org_id, id),
-          queued AS (INSERT INTO outbox (org_id, event_id) SELECT org_id, id FROM fact)"""  # noqa: S608  (as above)
-
-
-def _picture(source: str, names: Sequence[str]) -> str:
-    pairs = ", ".join(f"'{to_camel(name)}', {source}.{name}" for name in names)
-    return f"jsonb_build_object({pairs})"
+    rows: dict[UUID, bytes] = field(default_factory=dict)
+    waiting: dict[UUID, asyncio.Future[Record | None]] = field(default_factory=dict)
+    writers: set[Any] = field(default_factory=set)
 
 
 @cache
 def _row_of(table: Table) -> Any:  # noqa: ANN401  (the library does not say)
     """Makes a row of the kind the ordinary way answers."""
     return result_tuple([column.name for column in table.c])
-
-
-def _given(table: Table, name: str, value: Any) -> Any:  # noqa: ANN401  (a column's)
-    if isinstance(value, Enum):
-        return value.value
-    return json.dumps(value) if isinstance(table.c[name].type, JSONB) else value

@@ -8,13 +8,13 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from domain.words import EventType, Kind, LeadStatus
-from store import at_once, events
-from store.at_once import Kept, Warrant
+from store import events
+from store.at_once import AtOnce, Kept, Warrant
 from store.errors import Duplicate, DuplicateEmail
 from store.events import Change, Changed, Draft, Record
 from store.pages import Page, Span, equal, page
 from store.tables import companies, contacts
-from store.transaction import Database, Transaction
+from store.transaction import Transaction
 
 
 async def create(tx: Transaction, values: Mapping[str, Any]) -> Record:
@@ -26,11 +26,11 @@ async def create(tx: Transaction, values: Mapping[str, Any]) -> Record:
 
 
 async def create_at_once(
-    database: Database, warrant: Warrant, values: Mapping[str, Any], *, id: UUID, kept: Kept | None = None
+    at_once: AtOnce, warrant: Warrant, values: Mapping[str, Any], *, id: UUID, kept: Kept | None = None
 ) -> Record | None:
     """As `create`, in one statement; None if that could not be, and nothing was written."""
     event, kind = EventType.CONTACT_CREATED, Kind.CONTACT
-    return await at_once.create(database, warrant, contacts, event, kind, values, id=id, kept=kept)
+    return await at_once.create(warrant, contacts, event, kind, values, id=id, kept=kept)
 
 
 async def upsert(tx: Transaction, values: Mapping[str, Any]) -> tuple[Record, bool]:

@@ -99,9 +99,9 @@ def is_bad_value(error: BaseException) -> bool:
     return sqlstate(error).startswith(_BAD_VALUE)
 
 
-def is_constraint(error: BaseException) -> bool:
-    """Whether a constraint was in the way: a key that is taken, a reference to nothing, a check."""
-    return sqlstate(error).startswith(_CONSTRAINT)
+def is_undone(error: BaseException) -> bool:
+    """Whether the database has written nothing and said so: a bad value, a constraint, a deadlock, a lock."""
+    return sqlstate(error).startswith((_BAD_VALUE, _CONSTRAINT, "40", _LOCK_TIMEOUT))
 
 
 def sqlstate(error: BaseException) -> str:

@@ -37,6 +37,7 @@ from uuid_utils.compat import uuid7
 
 from domain.words import EventType, Kind
 from store.errors import NotFound, Stale
+from store.hints import OUTBOX
 from store.pages import Page, Span, equal, page
 from store.rowsets import rowset
 from store.tables import events, outbox
@@ -429,6 +430,7 @@ def _kept(tx: Transaction, fact: CTE) -> CTE:
     """The event, queued to be matched unless the transaction is unheard."""
     if not tx.heard:
         return fact
+    tx.hints.add(OUTBOX)
     return (
         insert(outbox)
         .from_select(["org_id", "event_id"], select(fact.c.org_id, fact.c.id))

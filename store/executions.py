@@ -162,8 +162,8 @@ async def lock_due(tx: Transaction, ids: Sequence[UUID]) -> list[Record]:
     """Locks open executions' contacts and deals, then the executions; those of which something may become, by id.
 
     One statement, in the lock order of the product: records before executions, several of one kind
-    by id. Each row comes with its version's `document` as text, its event's type, before and after
-    (None for an enrollment), the calendar, and the `pauses` since its anchor.
+    by id. Each row comes with its version's `document` and the `calendar` as text, its event's type,
+    before and after (None for an enrollment), and the `pauses` since its anchor.
     """
     mine = (executions.c.org_id == tx.org) & among(executions.c.id, ids)
 
@@ -189,7 +189,7 @@ async def lock_due(tx: Transaction, ids: Sequence[UUID]) -> list[Record]:
             events.c.type.label("event_type"),
             events.c.before.label("event_before"),
             events.c.after.label("event_after"),
-            organizations.c.calendar,
+            cast(organizations.c.calendar, Text).label("calendar"),
             held_still.label("pauses"),
         )
         .join(organizations, organizations.c.id == executions.c.org_id)

@@ -1,7 +1,11 @@
-"""Hints: PostgreSQL's notices that a queue has something. Only a hint; the queues are polled as well."""
+"""Hints: PostgreSQL's notices that a queue has something. Only a hint; the queues are polled as well.
+
+They are given after a commit, many commits' as one: a commit with a notice waits for every other
+that has one, since PostgreSQL keeps notices in the order of commits.
+"""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import asyncpg
 import structlog
@@ -10,7 +14,39 @@ OUTBOX = "drumbeat_outbox"
 WAKES = "drumbeat_wakes"
 LETTERS = "drumbeat_letters"
 
+_APART = 0.005
+"""Seconds between two of a process: what comes meanwhile is told with the next."""
+
 log = structlog.get_logger()
+
+
+class Hinting:
+    """Tells soon which queues have something, by `tell`, which takes the channels and does not raise."""
+
+    def __init__(self, tell: Callable[[list[str]], Awaitable[None]]) -> None:
+        self._tell = tell
+        self._channels: set[str] = set()
+        self._telling: asyncio.Task[None] | None = None
+
+    def soon(self, channels: Iterable[str]) -> None:
+        """At once, unless it is being told: then after that."""
+        self._channels.update(channels)
+        if self._channels and self._telling is None:
+            self._telling = asyncio.get_running_loop().create_task(self._told())
+
+    async def _told(self) -> None:
+        try:
+            while self._channels:
+                channels, self._channels = sorted(self._channels), set()
+                await self._tell(channels)
+                await asyncio.sleep(_APART)
+        finally:
+            self._telling = None
+
+    async def close(self) -> None:
+        """Tells what is left."""
+        if self._telling is not None:
+            await self._telling
 
 
 async def listen(url: str, channels: Mapping[str, asyncio.Event], stopping: asyncio.Event) -> None:

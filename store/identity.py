@@ -37,10 +37,7 @@ _DEFAULT_STAGES = (
 
 
 _KEY_STILL = "resolve_api_key($1) AS who WHERE who.org_id = $2 AND who.user_id = $3 AND who.role = $4"
-_SOURCE_STILL = (
-    "resolve_source($1) AS who WHERE who.org_id = $2 AND who.sealed_secret = $3"
-    " AND abs(extract(epoch FROM who.at) - $4::bigint) <= $5::bigint"
-)
+_SOURCE_STILL = "resolve_source($1) AS who WHERE who.org_id = $2 AND who.sealed_secret = $3"
 
 
 @dataclass(frozen=True)
@@ -68,9 +65,9 @@ class Source:
     sealed: bytes
     at: datetime
 
-    def warrant(self, timestamp: int, tolerance: int) -> Warrant:
-        """For what it signed at `timestamp`, which may be `tolerance` seconds away from PostgreSQL's time."""
-        return Warrant(Origin("source", self.id), _SOURCE_STILL, (self.id, self.org, self.sealed, timestamp, tolerance))
+    def warrant(self) -> Warrant:
+        """Holds while the source is in use with the secret it had."""
+        return Warrant(Origin("source", self.id), _SOURCE_STILL, (self.id, self.org, self.sealed))
 
 
 async def create_organization(database: Database, name: str, slug: str, calendar: Calendar) -> UUID:

@@ -21,6 +21,7 @@ from domain.words import ExitReason, LetterStatus, Suppression
 from store import activities, identity, intents, notifications, stops, suppressions
 from store.errors import IllegalTransition, NotFound
 from store.events import Record
+from store.hints import LETTERS
 from store.pages import Page, Span, equal, page
 from store.tables import contacts, executions, letters, versions
 from store.transaction import Transaction
@@ -74,6 +75,7 @@ async def receive(tx: Transaction, came: Envelope) -> tuple[Record, bool]:
         **await _matched(tx, came),
     }
     made = insert_or(letters).values(row).on_conflict_do_nothing(index_elements=["org_id", "key"])
+    tx.hints.add(LETTERS)
     found = (await tx.execute(made.returning(*letters.c))).one_or_none()
     if found is None:
         known = select(letters).where(letters.c.org_id == tx.org, letters.c.key == came.key)

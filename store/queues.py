@@ -14,6 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.words import Target
 from store.events import Record
+from store.hints import WAKES
+from store.rowsets import among, filled
 from store.tables import destinations, events, executions, outbox, reminders, wakes
 from store.transaction import Transaction
 
@@ -63,7 +65,7 @@ async def lock_events(tx: Transaction, ids: Sequence[int]) -> list[Record]:
     statement = (
         select(outbox.c.id.label("outbox_id"), events)
         .join(events, (events.c.org_id == outbox.c.org_id) & (events.c.id == outbox.c.event_id))
-        .where(outbox.c.org_id == tx.org, outbox.c.id.in_(ids), outbox.c.failed_at.is_(None))
+        .where(outbox.c.org_id == tx.org, among(outbox.c.id, ids), outbox.c.failed_at.is_(None))
         .order_by(outbox.c.id)
         .with_for_update(of=outbox, skip_locked=True)
     )
@@ -71,7 +73,7 @@ async def lock_events(tx: Transaction, ids: Sequence[int]) -> list[Record]:
 
 
 async def delete_outbox(tx: Transaction, ids: Sequence[int]) -> None:
-    await tx.execute(delete(outbox).where(outbox.c.org_id == tx.org, outbox.c.id.in_(ids)))
+    await tx.execute(delete(outbox).where(outbox.c.org_id == tx.org, among(outbox.c.id, ids)))
 
 
 async def fail_event(tx: Transaction, id: int, error: str) -> bool:
@@ -105,13 +107,15 @@ async def retry_failed(tx: Transaction) -> int:
 
 async def wake(tx: Transaction, kind: Target, targets: Iterable[UUID]) -> None:
     """Asks for a look at rows; only `store.executions.wake` and its like, which set `due_at`, call it."""
-    rows = [{"org_id": tx.org, "kind": kind.value, "target_id": target} for target in targets]
+    rows = [{"target_id": target} for target in targets]
     if rows:
-        await tx.execute(insert(wakes), rows)
+        tx.hints.add(WAKES)
+        await tx.execute(filled(wakes, {"org_id": tx.org, "kind": kind.value}, rows))
 
 
 def waking(tx: Transaction, kind: Target | ColumnElement[str], rows: CTE, column: str = "id") -> CTE:
     """As `wake`, inside the statement that makes or moves the rows; `column` of them is the target."""
+    tx.hints.add(WAKES)
     named = literal(kind.value) if isinstance(kind, Target) else kind
     asked = select(literal(tx.org, wakes.c.org_id.type), named, rows.c[column]).distinct()
     columns = ["org_id", "kind", "target_id"]
@@ -143,14 +147,14 @@ async def still_open(connection: AsyncConnection, targets: Iterable[UUID]) -> se
 
 async def delete_wakes(tx: Transaction, ids: Sequence[int]) -> None:
     """Exactly the rows that were read; a newer wake for the same target stays."""
-    await tx.execute(delete(wakes).where(wakes.c.org_id == tx.org, wakes.c.id.in_(ids)))
+    await tx.execute(delete(wakes).where(wakes.c.org_id == tx.org, among(wakes.c.id, ids)))
 
 
 async def fail_wakes(tx: Transaction, ids: Sequence[int], error: str) -> None:
     """Sets wakes aside that Temporal will never take; their rows stay open for the sweep."""
     await tx.execute(
         update(wakes)
-        .where(wakes.c.org_id == tx.org, wakes.c.id.in_(ids))
+        .where(wakes.c.org_id == tx.org, among(wakes.c.id, ids))
         .values(error=error[:2000], failed_at=func.clock_timestamp())
     )
 

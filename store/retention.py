@@ -7,7 +7,7 @@ from sqlalchemy import Column, Table, delete, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from store import letters
-from store.tables import idempotency_keys, inbox, organizations, outbox, wakes
+from store.tables import idempotency_keys, inbox, notifications, organizations, outbox, refusals, wakes
 from store.transaction import Transaction
 
 BATCH = 5_000
@@ -20,6 +20,9 @@ KEPT: dict[Table, tuple[str, timedelta]] = {
     # Events and wakes are deleted when done; what was set aside with an error stays for a person.
     outbox: ("failed_at", timedelta(days=90)),
     wakes: ("failed_at", timedelta(days=90)),
+    notifications: ("read_at", timedelta(days=90)),
+    # Why a rule did not act: the fastest to grow, and asked about soon or never.
+    refusals: ("at", timedelta(days=365)),
 }
 """Table → the column its age is told by, and how long its rows are kept, in real time."""
 
@@ -40,7 +43,6 @@ async def let_go(tx: Transaction) -> int:
             select(table.c.org_id.label("org_id"), *_key(table))
             .where(table.c.org_id == tx.org, age < func.clock_timestamp() - period)
             .limit(BATCH)
-            .with_for_update(skip_locked=True)
             .cte("old")
         )
         matched = [table.c[c.name] == old.c[c.name] for c in _key(table)]

@@ -1,18 +1,19 @@
 """Rows as one parameter: a statement that takes a set is the same text whatever the set's size."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
-from pydantic_core import to_jsonable_python
-from sqlalchemy import ColumnElement, Table, TableValuedAlias, Uuid, any_, column, func, literal, select
+from sqlalchemy import ColumnElement, Table, TableValuedAlias, any_, column, func, literal, select
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, Insert, insert
 from sqlalchemy.types import TypeEngine
+
+Id = TypeVar("Id", UUID, int)
 
 
 def rowset(name: str, types: Mapping[str, TypeEngine[Any]], rows: Sequence[Mapping[str, Any]]) -> TableValuedAlias:
     """A set of rows to select from; each row has a value for every one of `types`."""
-    whole = literal(to_jsonable_python(rows), JSONB)
+    whole = literal(rows, JSONB)
     columns = (column(each, type_) for each, type_ in types.items())
     return func.jsonb_to_recordset(whole).table_valued(*columns, name=name).render_derived(with_types=True)
 
@@ -24,6 +25,6 @@ def filled(table: Table, always: Mapping[str, Any], rows: Sequence[Mapping[str, 
     return insert(table).from_select([*always, *rows[0]], source)
 
 
-def among(wanted: ColumnElement[UUID], ids: Iterable[UUID]) -> ColumnElement[bool]:
+def among(wanted: ColumnElement[Id], ids: Iterable[Id]) -> ColumnElement[bool]:
     """Whether it is one of `ids`."""
-    return wanted == any_(literal(list(ids), ARRAY(Uuid)))
+    return wanted == any_(literal(list(ids), ARRAY(wanted.type)))

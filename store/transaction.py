@@ -1,6 +1,6 @@
 """One organization, one instant, one commit."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -8,12 +8,17 @@ from typing import Any, cast
 from uuid import UUID
 
 import asyncpg
+import structlog
+from pydantic_core import from_json, to_json
 from sqlalchemy import CursorResult, Executable, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from store.errors import is_bad_value, is_constraint, reference_error
+from store.errors import is_undone, reference_error
+from store.hints import Hinting
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class Transaction:
     origin: Origin = field(default=SYSTEM)
     heard: bool = True
     """Whether rules hear the facts it records."""
+    hints: set[str] = field(default_factory=set)
+    """The queues it puts something into, which are hinted at once it is committed."""
 
     async def execute(
         self,
@@ -87,11 +94,20 @@ _OPEN = text(
 )
 
 
+def _json(value: Any) -> str:  # noqa: ANN401  (whatever a column holds)
+    """Ids and instants as text, as everywhere."""
+    return to_json(value).decode()
+
+
+_HINT = "SELECT pg_notify(channel, '') FROM unnest($1::text[]) AS channel"
+
+
 class Database:
     """A pool of connections of one role, and the only place that commits."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._hinting = Hinting(self._hint)
 
     @classmethod
     def connect(
@@ -110,6 +126,8 @@ class Database:
                 pool_timeout=timeout,
                 pool_recycle=recycle,
                 hide_parameters=True,
+                json_serializer=_json,
+                json_deserializer=from_json,
                 connect_args={"timeout": 10, "server_settings": {"application_name": "drumbeat"}},
             )
         )
@@ -119,6 +137,7 @@ class Database:
         return self._engine
 
     async def close(self) -> None:
+        await self._hinting.close()
         await self._engine.dispose()
 
     @asynccontextmanager
@@ -132,24 +151,35 @@ class Database:
         """
         connection, opened = await self._open(org, lock_seconds)
         try:
-            yield Transaction(connection, org, opened.now, opened.scale, origin)
+            transaction = Transaction(connection, org, opened.now, opened.scale, origin)
+            yield transaction
             await self._commit(connection)
         finally:
             await connection.close()
+        self._hinting.soon(transaction.hints)
 
-    async def at_once(self, statement: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
-        """The row a statement answers that is a transaction of its own, committed when this returns; None for no row.
+    async def at_once(self, statement: str, values: Sequence[Any], *, hints: Collection[str]) -> list[tuple[Any, ...]]:
+        """The rows a statement answers that is a transaction of its own, committed when this returns.
 
-        It goes to the driver as it is, without the library's own transaction around it. What the server refuses is
-        None as well: then nothing was written.
+        With any row it has put something into the queues of `hints`. It goes to the driver as it is, without the
+        library's own transaction around it. What the server refuses, or has no lock for, is no rows as well: then
+        nothing was written.
         """
         try:
             rows = await greenlet_spawn(self._sent, statement, values)
         except asyncpg.PostgresError as error:
-            if not (is_constraint(error) or is_bad_value(error)):
+            if not is_undone(error):
                 raise
-            return None
-        return tuple(rows[0]) if rows else None
+            return []
+        if rows:
+            self._hinting.soon(hints)
+        return [tuple(row) for row in rows]
+
+    async def _hint(self, channels: list[str]) -> None:
+        try:
+            await greenlet_spawn(self._sent, _HINT, [channels])
+        except Exception as error:  # noqa: BLE001  (the poll finds what is not hinted at)
+            log.info("hint_lost", error=type(error).__name__)
 
     def _sent(self, statement: str, values: Sequence[Any]) -> list[asyncpg.Record]:
         """In the library's greenlet, as the pool wants it. A connection that died in the pool is not used."""

@@ -218,9 +218,9 @@ def statements(base: Base, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list
 
     at_once = base.app.at_once
 
-    async def note_at_once(statement: str, values: Sequence[Any]) -> Any:
+    async def note_at_once(statement: str, values: Sequence[Any], **hints: Any) -> Any:
         sent.append(statement)
-        return await at_once(statement, values)
+        return await at_once(statement, values, **hints)
 
     monkeypatch.setattr(base.app, "at_once", note_at_once)
 

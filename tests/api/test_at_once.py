@@ -1,6 +1,8 @@
 """What is done in one statement is what the ordinary way does, and nobody comes in by it who may not."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
+from uuid import uuid4
 
 import pytest
 
@@ -20,11 +22,11 @@ def short(monkeypatch):
     done: list[bool] = []
     original = Database.at_once
 
-    async def at_once(database, statement, values):
+    async def at_once(database, statement, values, **more):
         if ordinary:
-            return None
-        found = await original(database, statement, values)
-        done.append(found is not None)
+            return []
+        found = await original(database, statement, values, **more)
+        done.append(bool(found))
         return found
 
     ordinary: list[bool] = []
@@ -152,6 +154,67 @@ async def test_a_connection_that_died_in_the_pool_is_replaced_before_anything_is
     pooled.close()
     assert (await rep.post("/contacts", json={"email": "a@x.com"})).status_code == 201
     assert short[0] == [True]
+
+
+async def test_what_is_asked_at_the_same_time_is_written_together_and_answered_each_its_own(rep, base, short):
+    await rep.get("/me")
+    emails = [f"{number}@x.com" for number in range(40)]
+    answers = await asyncio.gather(*(rep.post("/contacts", json={"email": email}) for email in emails))
+    assert [answer.json()["contact"]["email"] for answer in answers] == emails
+    assert all(short[0])
+    assert len(short[0]) < 10
+    told = await base.rows(
+        "SELECT c.email FROM events e JOIN contacts c ON c.id = e.subject_id JOIN outbox o"
+        " ON o.event_id = e.id WHERE e.number = 1 AND e.after->>'email' = c.email"
+    )
+    assert sorted(one["email"] for one in told) == sorted(emails)
+
+
+async def test_one_that_is_refused_takes_nobody_with_it(rep, base, short):
+    await rep.get("/me")
+    nobody = str(uuid4())
+    bodies = [{"email": f"{number}@x.com", "companyId": nobody if number == 3 else None} for number in range(6)]
+    bodies.append({"email": "0@x.com", "companyId": None})
+    answers = await asyncio.gather(*(rep.post("/contacts", json=body) for body in bodies))
+    assert sorted(answer.status_code for answer in answers) == [201] * 5 + [409, 422]
+    assert answers[3].json()["code"] == "UNKNOWN_REFERENCE"
+    assert await base.value("SELECT count(*) FROM contacts") == 5
+    assert await base.value("SELECT count(*) FROM events WHERE type = 'contact.created'") == 5
+
+
+async def test_many_moves_of_one_deal_have_their_numbers_without_a_gap(rep, base):
+    deal = (await rep.post("/deals", json={"title": "D"})).json()["deal"]
+    stages = [("qualified", "proposal", "negotiation")[number % 3] for number in range(12)]
+    move = f"/deals/{deal['id']}/stage"
+    answers = await asyncio.gather(*(rep.put(move, json={"stage": stage}) for stage in stages))
+    assert {answer.status_code for answer in answers} == {200}
+    numbers = [one["number"] for one in await base.rows("SELECT number FROM events ORDER BY number")]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert await base.value("SELECT revision FROM deals") == len(numbers)
+
+
+async def test_a_deal_that_is_locked_is_moved_in_the_ordinary_way(rep, base):
+    deals = [(await rep.post("/deals", json={"title": "D"})).json()["deal"]["id"] for _ in range(2)]
+    async with base.transaction() as tx:
+        await tx.connection.exec_driver_sql(f"SELECT FROM deals WHERE id = '{deals[0]}' FOR UPDATE")
+        waits = asyncio.create_task(rep.put(f"/deals/{deals[0]}/stage", json={"stage": "proposal"}))
+        goes = await asyncio.wait_for(rep.put(f"/deals/{deals[1]}/stage", json={"stage": "proposal"}), 5)
+        assert goes.status_code == 200
+        assert not waits.done()
+    assert (await asyncio.wait_for(waits, 5)).json()["deal"]["stage"] == "proposal"
+
+
+async def test_all_who_wait_are_told_that_the_database_is_away(rep, base, monkeypatch):
+    await rep.get("/me")
+
+    async def away(*_given, **_more):
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(base.app, "at_once", away)
+    answers = await asyncio.gather(*(rep.post("/contacts", json={"email": f"{number}@x.com"}) for number in range(5)))
+    assert {answer.status_code for answer in answers} == {503}
+    monkeypatch.undo()
+    assert (await rep.post("/contacts", json={"email": "0@x.com"})).status_code == 201
 
 
 async def run(base, statement):

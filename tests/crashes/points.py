@@ -85,9 +85,11 @@ def install(watch: Watch) -> "Interception":
         with watch.around(f"commit {_whose(sys._getframe())}"):
             await commit(self, connection)
 
-    async def watched_at_once(self: Database, statement: str, values: Sequence[Any]) -> tuple[Any, ...] | None:
+    async def watched_at_once(
+        self: Database, statement: str, values: Sequence[Any], **hints: Any
+    ) -> list[tuple[Any, ...]]:
         with watch.around(f"commit {_whose(sys._getframe())}"):
-            return await at_once(self, statement, values)
+            return await at_once(self, statement, values, **hints)
 
     def watched_transport(self: Send, mailbox: Record) -> Transport:
         return _watched(made(self, mailbox), watch)

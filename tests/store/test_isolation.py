@@ -189,9 +189,13 @@ async def test_history_can_be_neither_changed_nor_deleted_by_the_app(base, table
         for column in (row["attname"] for row in columns):
             with pytest.raises(FORBIDDEN):
                 await mine.execute(f"UPDATE {table} SET {column} = {column}")
-        for statement in (f"DELETE FROM {table}", f"TRUNCATE {table} CASCADE"):
-            with pytest.raises(FORBIDDEN):
-                await mine.execute(statement)
+        with pytest.raises(FORBIDDEN):
+            await mine.execute(f"TRUNCATE {table} CASCADE")
+        if table == "refusals":  # retention deletes those of last year, and can delete no other
+            assert await mine.execute("DELETE FROM refusals") == "DELETE 0"
+            return
+        with pytest.raises(FORBIDDEN):
+            await mine.execute(f"DELETE FROM {table}")
 
 
 async def test_an_activation_can_only_be_closed_and_a_stored_webhook_only_answered(base):

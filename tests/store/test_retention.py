@@ -15,6 +15,8 @@ KEPT = {  # the table → its column, its days
     "idempotency_keys": ("created_at", 2),
     "outbox": ("failed_at", 90),
     "wakes": ("failed_at", 90),
+    "notifications": ("read_at", 90),
+    "refusals": ("at", 365),
 }
 
 

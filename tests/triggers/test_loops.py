@@ -65,6 +65,25 @@ async def test_an_end_is_heard_in_the_middle_of_a_pause():
     await asyncio.wait_for(going, 5)
 
 
+async def test_many_hints_are_given_as_one_and_none_is_left_out():
+    given, telling, may_go = [], asyncio.Event(), asyncio.Event()
+
+    async def tell(channels):
+        given.append(channels)
+        telling.set()
+        await may_go.wait()
+
+    hinting = hints.Hinting(tell)
+    hinting.soon([])
+    hinting.soon([hints.OUTBOX])
+    await asyncio.wait_for(telling.wait(), 5)
+    for _ in range(100):
+        hinting.soon([hints.WAKES, hints.OUTBOX])
+    may_go.set()
+    await asyncio.wait_for(hinting.close(), 5)
+    assert given == [[hints.OUTBOX], [hints.OUTBOX, hints.WAKES]]
+
+
 async def test_a_fact_is_hinted_at_when_it_commits_and_again_after_the_connection_was_lost(base):
     stopping, outbox, wakes = asyncio.Event(), asyncio.Event(), asyncio.Event()
     channels = {hints.OUTBOX: outbox, hints.WAKES: wakes}
