@@ -170,7 +170,7 @@ async def test_what_is_kept_dead_is_not_revived_until_it_may_come_back(stack: St
     async with stack.without(name):
         await stack.kill_service("worker-1")
         killed = stack.service("worker-1")
-        await until(lambda: stack.service("worker-1") is not killed, "the revival of another")
+        await until(lambda: stack.service("worker-1") is not killed, "the revival of another", 90)
         assert children[name]() is before
         assert not before.running
     assert children[name]().running

@@ -87,7 +87,8 @@ async def test_every_table_forces_row_level_security_and_has_a_policy_for_the_ap
             )
             assert tuple(flags) == (True, True), table
             policies = await admin.fetch(
-                "SELECT qual, with_check, cmd FROM pg_policies WHERE tablename = $1 AND 'drumbeat_app' = ANY(roles)",
+                "SELECT qual, with_check, cmd FROM pg_policies"
+                " WHERE tablename = $1 AND 'drumbeat_app' = ANY(roles) AND permissive = 'PERMISSIVE'",
                 table,
             )
             assert [(row["qual"], row["with_check"], row["cmd"]) for row in policies] == [
