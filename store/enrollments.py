@@ -26,7 +26,7 @@ from store.errors import IllegalTransition, NotFound, UnknownReference
 from store.events import Fact, Record
 from store.facts import Links
 from store.pages import Page, Span, equal, page
-from store.rowsets import filled
+from store.rowsets import filled, filling
 from store.tables import activations, contacts, deals, holds, pauses, versions
 from store.tables import definitions as definition_table
 from store.tables import executions as table
@@ -336,8 +336,8 @@ async def _make(
     """Contact → the enrollment that was made; one that is in the way leaves its contact out."""
     if not rows:
         return {}
-    statement = filled(table, {}, rows).on_conflict_do_nothing().returning(table.c.contact_id, table.c.id)
-    made = {row.contact_id: row.id for row in await tx.write(statement)}
+    enrolling = filling(table, (), tuple(rows[0])).on_conflict_do_nothing().returning(table.c.contact_id, table.c.id)
+    made = {row.contact_id: row.id for row in await tx.write(enrolling, filled({}, rows))}
     facts = [
         Fact(
             EventType.ENROLLMENT_STARTED,

@@ -7,6 +7,7 @@ without a gap, in the order of the row's own lock.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from typing import Any
 from uuid import UUID
 
@@ -16,10 +17,12 @@ from sqlalchemy import (
     ColumnElement,
     FromClause,
     Row,
+    Select,
     Table,
     Text,
     Update,
     any_,
+    bindparam,
     case,
     func,
     insert,
@@ -37,9 +40,8 @@ from uuid_utils.compat import uuid7
 
 from domain.words import EventType, Kind
 from store.errors import NotFound, Stale
-from store.hints import OUTBOX
 from store.pages import Page, Span, equal, page
-from store.rowsets import rowset
+from store.rowsets import NOW, ORG, rowset
 from store.tables import events, outbox
 from store.transaction import Origin, Transaction
 
@@ -130,7 +132,6 @@ async def create(
         made_insert = made_insert.on_conflict_do_nothing()
     made = made_insert.returning(*table.c).cte("made")
     fact = _fact(
-        tx,
         event,
         kind,
         source=made,
@@ -138,9 +139,11 @@ async def create(
         number=made.c.revision,
         before=literal({}, JSONB),
         after=_picture(made.c, [*values, *(extra or {})]),
+        by={name: literal(value, _BY[name]) for name, value in _by(tx.origin).items()},
     )
-    statement = select(made).add_cte(_kept(tx, fact))
-    return (await tx.write(statement)).one_or_none()
+    tx.hear()
+    statement = select(made).add_cte(_kept(fact, heard=tx.heard))
+    return (await tx.write(statement, {"the_org": tx.org, "the_now": tx.now})).one_or_none()
 
 
 async def create_many(
@@ -159,21 +162,28 @@ async def create_many(
 async def _create_batch(
     tx: Transaction, table: Table, event: EventType, kind: Kind, drafts: Sequence[Draft]
 ) -> set[UUID]:
-    names = list(drafts[0].values)
+    tx.hear()
     rows = []
     for draft in drafts:
         by = draft.origin or tx.origin
         user = by.id if by.kind == "user" else None
         rows.append({"id": draft.id, **draft.values, "created_by": user, **_by(by)})
-    given = rowset("given", {**_types(table, ["id", *names, "created_by"]), **_BY}, rows)
+    statement = _creating(table, event, kind, tuple(drafts[0].values), heard=tx.heard)
+    values = {"the_org": tx.org, "the_now": tx.now, "given_rows": rows}
+    return set((await tx.write(statement, values)).scalars())
+
+
+@cache
+def _creating(table: Table, event: EventType, kind: Kind, names: tuple[str, ...], *, heard: bool) -> Select[Any]:
+    given = rowset("given", {**_types(table, ["id", *names, "created_by"]), **_BY})
     written = {
         "id": given.c.id,
         **{name: given.c[name] for name in names},
         "created_by": given.c.created_by,
-        "org_id": literal(tx.org),
+        "org_id": ORG,
         "revision": literal(1),
-        "created_at": literal(tx.now),
-        "updated_at": literal(tx.now),
+        "created_at": NOW,
+        "updated_at": NOW,
     }
     made = (
         insert_or(table)
@@ -183,7 +193,6 @@ async def _create_batch(
         .cte("made")
     )
     fact = _fact(
-        tx,
         event,
         kind,
         source=made.join(given, given.c.id == made.c.id),
@@ -193,8 +202,7 @@ async def _create_batch(
         after=_picture(made.c, names),
         by=given.c,
     )
-    statement = select(made.c.id).add_cte(_kept(tx, fact))
-    return set((await tx.write(statement)).scalars())
+    return select(made.c.id).add_cte(_kept(fact, heard=heard))
 
 
 async def tell(tx: Transaction, facts: Sequence[Fact]) -> None:
@@ -205,7 +213,8 @@ async def tell(tx: Transaction, facts: Sequence[Fact]) -> None:
         names = ["org_id", "at", *rows[0]]
         told = select(literal(tx.org), literal(tx.now), *(given.c[name] for name in rows[0]))
         fact = insert(events).from_select(names, told).returning(events.c.org_id, events.c.id).cte("fact")
-        await tx.execute(select(literal(1)).add_cte(_kept(tx, fact)))
+        tx.hear()
+        await tx.execute(select(literal(1)).add_cte(_kept(fact, heard=tx.heard)))
 
 
 def _told(tx: Transaction, fact: Fact) -> dict[str, Any]:
@@ -267,10 +276,38 @@ async def change_many(
     if len({one.id for one in changes}) < len(changes):
         msg = "one record is changed twice by one statement"
         raise ValueError(msg)
-    given = _given(tx, table, changes)
+    tx.hear()
+    build = _changing if when is None and along is None else _changing.__wrapped__
+    statement = build(
+        table, event, kind, tuple(names), tuple(more), heard=tx.heard, many=len(changes) > 1, when=when, along=along
+    )
+    values = {"the_org": tx.org, "the_now": tx.now, **_given(tx, changes)}
+    return {
+        row.id: Changed(row, {name: getattr(row, f"before__{name}") for name in names} if row.changed__ else None)
+        for row in await tx.write(statement, values)
+    }
+
+
+@cache
+def _changing(
+    table: Table,
+    event: EventType,
+    kind: Kind,
+    names: tuple[str, ...],
+    more: tuple[str, ...],
+    *,
+    heard: bool,
+    many: bool,
+    when: ColumnElement[bool] | None,
+    along: Callable[[CTE], Update] | None,
+) -> Select[Any]:
+    """What is written comes as rows to select from: `many` as one parameter, one as a parameter a column."""
+    types = {**_types(table, ["id", *names, *more]), **_BY}
+    one = (bindparam(f"given_{name}", type_=type_).label(name) for name, type_ in types.items())
+    given: FromClause = rowset("given", types) if many else select(*one).subquery("given")
     before = (
         select(table)
-        .where(table.c.org_id == tx.org, table.c.id.in_(select(given.c.id)), table.c.deleted_at.is_(None))
+        .where(table.c.org_id == ORG, table.c.id.in_(select(given.c.id)), table.c.deleted_at.is_(None))
         .order_by(table.c.id)
         .with_for_update(key_share=True)
         .cte("before")
@@ -281,13 +318,12 @@ async def change_many(
         .where(table.c.org_id == before.c.org_id, table.c.id == before.c.id, given.c.id == before.c.id, differs)
         .where(when if when is not None else true())
         .values(
-            {name: given.c[name] for name in (*names, *more)} | {"revision": table.c.revision + 1, "updated_at": tx.now}
+            {name: given.c[name] for name in (*names, *more)} | {"revision": table.c.revision + 1, "updated_at": NOW}
         )
         .returning(*table.c)
         .cte("after")
     )
     fact = _fact(
-        tx,
         event,
         kind,
         source=after.join(before, before.c.id == after.c.id).join(given, given.c.id == after.c.id),
@@ -305,14 +341,9 @@ async def change_many(
             *(before.c[name].label(f"before__{name}") for name in names),
         )
         .select_from(before.outerjoin(after, after.c.id == before.c.id))
-        .add_cte(_kept(tx, fact))
+        .add_cte(_kept(fact, heard=heard))
     )
-    if along is not None:
-        statement = statement.add_cte(along(after).returning(literal(1)).cte("along"))
-    return {
-        row.id: Changed(row, {name: getattr(row, f"before__{name}") for name in names} if row.changed__ else None)
-        for row in await tx.write(statement)
-    }
+    return statement if along is None else statement.add_cte(along(after).returning(literal(1)).cte("along"))
 
 
 async def get(tx: Transaction, table: Table, kind: Kind, id: UUID) -> Record:
@@ -359,13 +390,10 @@ async def bare_change(
     return changed
 
 
-def _given(tx: Transaction, table: Table, changes: Sequence[Change]) -> FromClause:
-    """What to write as rows to select from: of one as plain parameters, of many as one."""
+def _given(tx: Transaction, changes: Sequence[Change]) -> dict[str, Any]:
+    """The parameters of `_changing`."""
     rows = [{"id": one.id, **_plain(one.values), **_plain(one.also), **_by(one.origin or tx.origin)} for one in changes]
-    types = {**_types(table, ["id", *changes[0].values, *changes[0].also]), **_BY}
-    if len(rows) > 1:
-        return rowset("given", types, rows)
-    return select(*(literal(value, types[name]).label(name) for name, value in rows[0].items())).subquery("given")
+    return {"given_rows": rows} if len(rows) > 1 else {f"given_{name}": value for name, value in rows[0].items()}
 
 
 def _types(table: Table, names: Iterable[str]) -> dict[str, TypeEngine[Any]]:
@@ -390,7 +418,6 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fact(
-    tx: Transaction,
     event: EventType,
     kind: Kind,
     *,
@@ -399,24 +426,23 @@ def _fact(
     number: ColumnElement[int],
     before: ColumnElement[Any],
     after: ColumnElement[Any],
-    by: ReadOnlyColumnCollection[str, Any] | None = None,
+    by: Mapping[str, ColumnElement[Any]] | ReadOnlyColumnCollection[str, Any],
 ) -> CTE:
-    """An event for each row in `source`; `by` has on whose behalf, where not the transaction's own."""
-    origin = by or {name: literal(value, _BY[name]) for name, value in _by(tx.origin).items()}
+    """An event for each row in `source`; `by` has on whose behalf."""
     columns: dict[str, ColumnElement[Any]] = {
-        "org_id": literal(tx.org),
+        "org_id": ORG,
         "id": func.uuidv7(),
         "type": literal(event.value),
         "subject_kind": literal(kind.value),
         "subject_id": subject,
         "number": number,
-        "at": literal(tx.now),
+        "at": NOW,
         "before": before,
         "after": after,
-        "actor_kind": origin["by_kind"],
-        "actor_id": origin["by_id"],
-        "chain": origin["by_chain"],
-        "execution_id": origin["by_execution"],
+        "actor_kind": by["by_kind"],
+        "actor_id": by["by_id"],
+        "chain": by["by_chain"],
+        "execution_id": by["by_execution"],
     }
     return (
         insert(events)
@@ -426,11 +452,10 @@ def _fact(
     )
 
 
-def _kept(tx: Transaction, fact: CTE) -> CTE:
-    """The event, queued to be matched unless the transaction is unheard."""
-    if not tx.heard:
+def _kept(fact: CTE, *, heard: bool) -> CTE:
+    """The event, queued to be matched if it is to be `heard`."""
+    if not heard:
         return fact
-    tx.hints.add(OUTBOX)
     return (
         insert(outbox)
         .from_select(["org_id", "event_id"], select(fact.c.org_id, fact.c.id))

@@ -6,11 +6,29 @@ How enrollments begin is in `store.enrollments`; how both are ended from outside
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, Table, Text, cast, exists, func, insert, literal, select, true, update
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    Text,
+    Update,
+    Uuid,
+    any_,
+    bindparam,
+    cast,
+    exists,
+    func,
+    insert,
+    literal,
+    select,
+    true,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from uuid_utils.compat import uuid7
 
 from domain.delivery import OVER
@@ -22,7 +40,7 @@ from store import notifications, queues
 from store.errors import IllegalTransition, NotFound
 from store.events import Fact, Record
 from store.pages import Page, Span, equal, page
-from store.rowsets import among, filled, rowset
+from store.rowsets import NOW, ORG, among, filled, filling, rowset
 from store.tables import (
     contacts,
     deals,
@@ -131,12 +149,12 @@ async def start_runs(tx: Transaction, decided: Sequence[tuple[Event, Start, Mapp
         "started_at": tx.now,
         "revision": 1,
     }
-    statement = (
-        filled(executions, always, rows)
+    starting = (
+        filling(executions, tuple(always), tuple(rows[0]))
         .on_conflict_do_nothing(index_elements=["org_id", "definition_id", "event_id"])
         .returning(executions.c.id)
     )
-    return list((await tx.execute(statement)).scalars())
+    return list((await tx.execute(starting, filled(always, rows))).scalars())
 
 
 async def refuse(tx: Transaction, decided: Sequence[tuple[Event, Refused]]) -> None:
@@ -155,7 +173,8 @@ async def refuse(tx: Transaction, decided: Sequence[tuple[Event, Refused]]) -> N
         for event, refused in decided
     ]
     always = {"org_id": tx.org, "at": tx.now}
-    await tx.execute(filled(refusals, always, rows).on_conflict_do_nothing())
+    refusing = filling(refusals, tuple(always), tuple(rows[0])).on_conflict_do_nothing()
+    await tx.execute(refusing, filled(always, rows))
 
 
 async def lock_due(tx: Transaction, ids: Sequence[UUID]) -> list[Record]:
@@ -165,11 +184,16 @@ async def lock_due(tx: Transaction, ids: Sequence[UUID]) -> list[Record]:
     by id. Each row comes with its version's `document` and the `calendar` as text, its event's type,
     before and after (None for an enrollment), and the `pauses` since its anchor.
     """
-    mine = (executions.c.org_id == tx.org) & among(executions.c.id, ids)
+    return list((await tx.execute(_locking_due(), {"the_org": tx.org, "ids": list(ids)})).all())
+
+
+@cache
+def _locking_due() -> Select[Any]:
+    mine = (executions.c.org_id == ORG) & (executions.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
 
     def locked(table: Table, link: ColumnElement[UUID]) -> ColumnElement[bool]:
         """Not inlined because it locks; evaluated before the execution's own row is."""
-        rows = select(table.c.id).where(table.c.org_id == tx.org, table.c.id.in_(select(link).where(mine)))
+        rows = select(table.c.id).where(table.c.org_id == ORG, table.c.id.in_(select(link).where(mine)))
         cte = rows.order_by(table.c.id).with_for_update(key_share=True).cte(f"locked_{table.name}")
         return select(func.count()).select_from(cte).scalar_subquery() >= 0
 
@@ -182,7 +206,7 @@ async def lock_due(tx: Transaction, ids: Sequence[UUID]) -> list[Record]:
         )
         .scalar_subquery()
     )
-    statement = (
+    return (
         select(
             executions,
             cast(versions.c.document, Text).label("document"),
@@ -206,7 +230,6 @@ async def lock_due(tx: Transaction, ids: Sequence[UUID]) -> list[Record]:
         .order_by(executions.c.id)
         .with_for_update(of=executions, key_share=True)
     )
-    return list((await tx.execute(statement)).all())
 
 
 async def last_messages(tx: Transaction, of: Sequence[Record]) -> dict[UUID, Record]:
@@ -238,30 +261,34 @@ async def rest(tx: Transaction, rests: Sequence[Rest]) -> None:
     if not rests:
         return
     taken = [row for one in rests for row in one.steps()]
-    steps = rowset("steps", {name: effects.c[name].type for name in _STEP}, taken)
-    always = (literal(tx.org), literal(1), literal(tx.now))
-    recorded = (
-        insert(effects)
-        .from_select(["org_id", "visit", "at", *_STEP], select(*always, *steps.c))
-        .returning(literal(1))
-        .cte("recorded")
-    )
-    rows = [one.columns(tx.now) for one in rests]
-    given = rowset("given", {name: executions.c[name].type for name in rows[0]}, rows)
-    written = {name: given.c[name] for name in rows[0] if name != "id"}
-    statement = (
-        update(executions)
-        .where(executions.c.org_id == tx.org, executions.c.id == given.c.id)
-        .values(**written, held_since=None, stuck_reason=None, stuck_detail=None, sweeps=0, sweep_after=None)
-        .add_cte(recorded)
-    )
-    await tx.execute(statement)
+    stand = [one.columns(tx.now) for one in rests]
+    values = {"the_org": tx.org, "the_now": tx.now, "steps_rows": taken, "given_rows": stand}
+    await tx.execute(_resting(tuple(stand[0])), values)
     facts = [
         end_fact(one.execution, one.execution.revision + 1, one.ended)
         for one in rests
         if one.ended is not None and one.execution.kind == Target.ENROLLMENT
     ]
     await events_of.tell(tx, facts)
+
+
+@cache
+def _resting(names: tuple[str, ...]) -> Update:
+    steps = rowset("steps", {name: effects.c[name].type for name in _STEP})
+    recorded = (
+        insert(effects)
+        .from_select(["org_id", "visit", "at", *_STEP], select(ORG, literal(1), NOW, *steps.c))
+        .returning(literal(1))
+        .cte("recorded")
+    )
+    given = rowset("given", {name: executions.c[name].type for name in names})
+    written = {name: given.c[name] for name in names if name != "id"}
+    return (
+        update(executions)
+        .where(executions.c.org_id == ORG, executions.c.id == given.c.id)
+        .values(**written, held_since=None, stuck_reason=None, stuck_detail=None, sweeps=0, sweep_after=None)
+        .add_cte(recorded)
+    )
 
 
 _STEP = ("execution_id", "step", "number", "action", "outcome", "saw", "made_kind", "made_id")

@@ -2,17 +2,17 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
 
 from pydantic.alias_generators import to_camel
 from pydantic_core import to_jsonable_python
-from sqlalchemy import ColumnElement, FromClause, Uuid, func, select
+from sqlalchemy import ColumnElement, FromClause, Select, Uuid, func, select
 
 from domain.words import Kind
 from store.events import Record
-from store.rowsets import among, rowset
+from store.rowsets import ORG, among, rowset
 from store.tables import activities, companies, contacts, deals, effects, intents, reminders
 from store.transaction import Transaction
 
@@ -70,20 +70,11 @@ class Records:
         missing = set(wanted) - self._read - {Links()}
         if not missing:
             return
-        asked = rowset("asked", _LINKS, [one.columns() for one in missing])
-        source: FromClause = asked
-        links: dict[str, ColumnElement[UUID]] = {name: asked.c[name] for name in _LINKS}
-        for table in (deals, contacts, companies):
-            here = (table.c.org_id == tx.org) & (table.c.id == links[_ROOTS[table.name]]) & table.c.deleted_at.is_(None)
-            source = source.outerjoin(table, here)
-            through = {name: table.c[name] for name in _LINKS if name in table.c}
-            links |= {name: func.coalesce(links[name], column) for name, column in through.items()}
-        columns = [column for table in (deals, contacts, companies) for column in table.c]
-        named = select(*(column.label(f"{column.table.name}_{column.name}") for column in columns))
-        for row in await tx.execute(named.select_from(source)):
-            values = iter(row)
+        values = {"the_org": tx.org, "asked_rows": [one.columns() for one in missing]}
+        for row in await tx.execute(_reading(), values):
+            found = iter(row)
             for table in (deals, contacts, companies):
-                self._add(table.name, {column.name: next(values) for column in table.c})
+                self._add(table.name, {column.name: next(found) for column in table.c})
         self._read |= missing
 
     def changed(self, root: str, record: Record) -> None:
@@ -104,6 +95,21 @@ class Records:
         if row["id"] is not None:
             root = _ROOTS[table].removesuffix("_id")
             self._found[root, row["id"]] = _Seen(picture(row), row.get("contact_id"), row.get("company_id"))
+
+
+@cache
+def _reading() -> Select[Any]:
+    """Deals, contacts and companies side by side, of links and of what they lead to."""
+    asked = rowset("asked", _LINKS)
+    source: FromClause = asked
+    links: dict[str, ColumnElement[UUID]] = {name: asked.c[name] for name in _LINKS}
+    for table in (deals, contacts, companies):
+        here = (table.c.org_id == ORG) & (table.c.id == links[_ROOTS[table.name]]) & table.c.deleted_at.is_(None)
+        source = source.outerjoin(table, here)
+        through = {name: table.c[name] for name in _LINKS if name in table.c}
+        links |= {name: func.coalesce(links[name], column) for name, column in through.items()}
+    columns = [column for table in (deals, contacts, companies) for column in table.c]
+    return select(*(column.label(f"{column.table.name}_{column.name}") for column in columns)).select_from(source)
 
 
 _LINKS = {"contact_id": Uuid(), "company_id": Uuid(), "deal_id": Uuid()}

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from store.errors import NotFound
 from store.events import Record
 from store.pages import Page, Span, page
-from store.rowsets import filled
+from store.rowsets import filled, filling
 from store.tables import notifications
 from store.transaction import Transaction
 
@@ -17,6 +17,7 @@ _GIVEN = (
     "id", "user_id", "reason", "title", "contact_id", "company_id", "deal_id", "activity_id", "reminder_id",
     "occurrence", "execution_id",
 )  # fmt: skip
+_NOTIFYING = filling(notifications, ("org_id", "created_at"), _GIVEN).on_conflict_do_nothing()
 
 
 async def notify(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> None:
@@ -30,8 +31,7 @@ async def notify(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> None:
 async def notify_many(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> None:
     """As `notify`; each has its `id` and whatever columns it needs."""
     full = [{**dict.fromkeys(_GIVEN), **row} for row in rows]
-    always = {"org_id": tx.org, "created_at": tx.now}
-    await tx.write(filled(notifications, always, full).on_conflict_do_nothing())
+    await tx.write(_NOTIFYING, filled({"org_id": tx.org, "created_at": tx.now}, full))
 
 
 async def mark_read(tx: Transaction, id: UUID, user: UUID) -> Record:

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from domain.words import Target
 from store.events import Record
 from store.hints import WAKES
-from store.rowsets import among, filled
+from store.rowsets import among, filled, filling
 from store.tables import destinations, events, executions, outbox, reminders, wakes
 from store.transaction import Transaction
 
@@ -40,6 +40,7 @@ SELECT taken.* FROM turn CROSS JOIN LATERAL (
 """
 _OUTBOX_TURNS = text(_TURNS.format(queue="outbox", columns="q.org_id, q.id"))
 _WAKE_TURNS = text(_TURNS.format(queue="wakes", columns="q.org_id, q.id, q.kind, q.target_id"))
+_WAKING = filling(wakes, ("org_id", "kind"), ("target_id",))
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ async def wake(tx: Transaction, kind: Target, targets: Iterable[UUID]) -> None:
     rows = [{"target_id": target} for target in targets]
     if rows:
         tx.hints.add(WAKES)
-        await tx.execute(filled(wakes, {"org_id": tx.org, "kind": kind.value}, rows))
+        await tx.execute(_WAKING, filled({"org_id": tx.org, "kind": kind.value}, rows))
 
 
 def waking(tx: Transaction, kind: Target | ColumnElement[str], rows: CTE, column: str = "id") -> CTE:

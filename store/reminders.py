@@ -14,7 +14,7 @@ from store import queues
 from store.errors import IllegalTransition, NotFound
 from store.events import Record
 from store.pages import Page, Span, equal, page
-from store.rowsets import filled
+from store.rowsets import filled, filling
 from store.tables import reminders
 from store.transaction import Transaction
 
@@ -44,9 +44,10 @@ async def create_many(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> lis
         "created_at": tx.now,
     }
     full = [{**dict.fromkeys(_GIVEN), **row} for row in rows]
-    made = filled(reminders, always, full).on_conflict_do_nothing().returning(*reminders.c).cte("made")
+    making = filling(reminders, tuple(always), _GIVEN).on_conflict_do_nothing()
+    made = making.returning(*reminders.c).cte("made")
     statement = select(made).add_cte(queues.waking(tx, Target.REMINDER, made))
-    return list((await tx.write(statement)).all())
+    return list((await tx.write(statement, filled(always, full))).all())
 
 
 async def snooze(tx: Transaction, id: UUID, until: datetime) -> Record:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from store.errors import is_undone, reference_error
-from store.hints import Hinting
+from store.hints import OUTBOX, Hinting
 
 log = structlog.get_logger()
 
@@ -67,17 +67,26 @@ class Transaction:
         """The same transaction, whose facts are recorded but start nothing."""
         return replace(self, heard=False)
 
+    def hear(self) -> None:
+        """Has the relay look at the facts that are recorded, if they are to be heard."""
+        if self.heard:
+            self.hints.add(OUTBOX)
+
     def real(self, business: timedelta) -> float:
         """Real seconds until a stretch of business time has passed."""
         return business.total_seconds() / self.scale
 
-    async def write(self, statement: Executable) -> CursorResult[Any]:
+    async def write(
+        self,
+        statement: Executable,
+        values: Any = None,  # noqa: ANN401  (the library's own type)
+    ) -> CursorResult[Any]:
         """As `execute`; a foreign key or CHECK that is violated is a `Refused` with the field it is about.
 
         A unique index is the verb's own matter: its `IntegrityError` goes on.
         """
         try:
-            return await self.connection.execute(statement)
+            return await self.connection.execute(statement, values)
         except IntegrityError as error:
             raise reference_error(error) or error from None
 
