@@ -374,7 +374,13 @@ GUARDS: Sequence[Guard] = (
         "a change and its event are one statement",
         [change.promise for change in CHANGES],
         "test_people_change_records",
-        [Cut("store/events.py", "        .add_cte(_kept(tx, fact))\n    )\n    if along", "    )\n    if along")],
+        [
+            Cut(
+                "store/events.py",
+                "        .add_cte(_kept(fact, heard=heard))\n    )\n    return statement if",
+                "    )\n    return statement if",
+            )
+        ],
     ),
     Guard(
         "the match takes the version that was on when the event was recorded",
@@ -413,9 +419,9 @@ GUARDS: Sequence[Guard] = (
         [
             Cut(
                 "store/reminders.py",
-                'on_conflict_do_nothing().returning(*reminders.c).cte("made")\n'
+                'made = making.returning(*reminders.c).cte("made")\n'
                 "    statement = select(made).add_cte(queues.waking(tx, Target.REMINDER, made))",
-                'on_conflict_do_nothing().returning(*reminders.c).cte("made")\n    statement = select(made)',
+                'made = making.returning(*reminders.c).cte("made")\n    statement = select(made)',
             )
         ],
     ),
