@@ -151,7 +151,9 @@ async def start_runs(tx: Transaction, decided: Sequence[tuple[Event, Start, Mapp
     }
     starting = (
         filling(executions, tuple(always), tuple(rows[0]))
-        .on_conflict_do_nothing(index_elements=["org_id", "definition_id", "event_id"])
+        .on_conflict_do_nothing(
+            index_elements=["org_id", "definition_id", "event_id"], index_where=executions.c.event_id.is_not(None)
+        )
         .returning(executions.c.id)
     )
     return list((await tx.execute(starting, filled(always, rows))).scalars())

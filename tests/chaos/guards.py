@@ -54,6 +54,7 @@ class Guard:
 
 
 _CORE, _MAIL = "migrations/versions/0001_core.py", "migrations/versions/0002_mail.py"
+_LEANER = "migrations/versions/0004_leaner.py"
 _EXECUTION_LOCK = Cut("store/executions.py", "        .with_for_update(of=executions, key_share=True)\n")
 _WAITED = Cut("domain/decide.py", "    if situation.now < until.at:\n        return Waits(step.id, until)\n")
 _STATUS_OF_MESSAGE = (
@@ -119,16 +120,12 @@ GUARDS: Sequence[Guard] = (
         [
             Cut("store/queues.py", "        .with_for_update(of=outbox, skip_locked=True)\n"),
             Cut("store/executions.py", '"id": run_id(event.id, start.rule),', '"id": uuid7(),'),
-            Cut("store/executions.py", 'index_elements=["org_id", "definition_id", "event_id"]'),
             Cut(
-                _CORE,
-                "  PRIMARY KEY (org_id, id),\n  UNIQUE (org_id, definition_id, event_id),\n"
-                "  FOREIGN KEY (org_id, definition_id, version_id) REFERENCES versions (org_id, definition_id, id),\n"
-                "  FOREIGN KEY (org_id, event_id) REFERENCES events,\n  FOREIGN KEY (org_id, contact_id)",
-                "  PRIMARY KEY (org_id, id),\n"
-                "  FOREIGN KEY (org_id, definition_id, version_id) REFERENCES versions (org_id, definition_id, id),\n"
-                "  FOREIGN KEY (org_id, event_id) REFERENCES events,\n  FOREIGN KEY (org_id, contact_id)",
+                "store/executions.py",
+                'index_elements=["org_id", "definition_id", "event_id"], '
+                "index_where=executions.c.event_id.is_not(None)",
             ),
+            Cut(_LEANER, "CREATE UNIQUE INDEX executions_of_event", "CREATE INDEX executions_of_event"),
         ],
     ),
     Guard(

@@ -129,6 +129,11 @@ USED = [
         "SELECT id FROM notifications WHERE org_id = {org} AND user_id = {org} ORDER BY id DESC LIMIT 9",
         "notifications_user",
     ),
+    ("SELECT 1 FROM notifications WHERE org_id = {org} AND read_at < now()", "notifications_read"),
+    (
+        "SELECT id FROM executions WHERE org_id = {org} AND definition_id = {org} AND event_id = {org}",
+        "executions_of_event",
+    ),
     ("SELECT 1 FROM inbox WHERE org_id = {org} AND received_at < now()", "inbox_age"),
     ("SELECT 1 FROM idempotency_keys WHERE org_id = {org} AND created_at < now()", "idempotency_keys_age"),
 ]
