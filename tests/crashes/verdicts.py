@@ -34,7 +34,10 @@ _SIGHT = {
       JOIN executions x ON x.id = s.execution_id JOIN definitions f ON f.id = x.definition_id {_ABOUT.format("x")}""",
     "refusals": "SELECT r.reason, f.name FROM refusals r JOIN definitions f ON f.id = r.definition_id",
     "activities": f"SELECT a.type, a.subject, a.completed_at, {_WHO} AS who FROM activities a {_ABOUT.format('a')}",
-    "notifications": f"SELECT n.reason, n.title, n.occurrence, {_WHO} AS who FROM notifications n {_ABOUT.format('n')}",
+    # Of an enrollment's mail of which nothing is known its owner is told, and settles it.
+    "notifications": f"""
+      SELECT n.reason, n.title, n.occurrence, {_WHO} AS who FROM notifications n {_ABOUT.format("n")}
+      WHERE n.reason <> 'stuck' OR n.title NOT LIKE '%message uncertain'""",
     "reminders": f"SELECT r.title, r.status, {_WHO} AS who FROM reminders r {_ABOUT.format('r')}",
     "messages": """
       SELECT i.step, i.status, i.replied_at IS NOT NULL AS replied, c.email
