@@ -22,9 +22,11 @@ from runtime.mail_listener import MailListener
 from runtime.settings import Settings
 from store import hints
 from store.transaction import Database
+from triggers.dispatch import BATCH as WAKES
 from triggers.dispatch import Dispatch, TemporalAway
 from triggers.letters import Letters
 from triggers.loops import repeat
+from triggers.relay import BATCH as EVENTS
 from triggers.relay import Relay
 from triggers.sweep import Retention, Sweep
 from workflows.drain import Drain
@@ -32,6 +34,8 @@ from workflows.walk import Walk
 
 POLL = 1.0
 """Real seconds between looks at a queue, should its hint be lost."""
+APART = 0.02
+"""Real seconds between two looks that were hinted at: half of what an event may wait for its effect when many come."""
 SWEEP_EVERY = 15.0
 RETAIN_EVERY = 3600.0
 LOOPS = dict.fromkeys(("api", "relay", "worker"), uvloop.new_event_loop)
@@ -84,8 +88,8 @@ async def serve_relay(settings: Settings, interceptors: Sequence[Interceptor] = 
     log.info("ready")
     await asyncio.gather(
         hints.listen(url, {hints.OUTBOX: facts, hints.WAKES: wakes, hints.LETTERS: mail}, stopping),
-        repeat("relay", relay.once, pause=POLL, stopping=stopping, hint=facts),
-        repeat("dispatch", dispatch.once, pause=POLL, stopping=stopping, hint=wakes),
+        repeat("relay", relay.once, pause=POLL, stopping=stopping, hint=facts, full=EVENTS, apart=APART),
+        repeat("dispatch", dispatch.once, pause=POLL, stopping=stopping, hint=wakes, full=WAKES, apart=APART),
         repeat("letters", letters.once, pause=POLL, stopping=stopping, hint=mail),
         repeat("sweep", sweep.once, pause=SWEEP_EVERY, stopping=stopping),
         repeat("retention", retention.once, pause=RETAIN_EVERY, stopping=stopping),
