@@ -22,11 +22,9 @@ from runtime.mail_listener import MailListener
 from runtime.settings import Settings
 from store import hints
 from store.transaction import Database
-from triggers.dispatch import BATCH as WAKES
 from triggers.dispatch import Dispatch, TemporalAway
 from triggers.letters import Letters
 from triggers.loops import repeat
-from triggers.relay import BATCH as EVENTS
 from triggers.relay import Relay
 from triggers.sweep import Retention, Sweep
 from workflows.drain import Drain
@@ -88,8 +86,8 @@ async def serve_relay(settings: Settings, interceptors: Sequence[Interceptor] = 
     log.info("ready")
     await asyncio.gather(
         hints.listen(url, {hints.OUTBOX: facts, hints.WAKES: wakes, hints.LETTERS: mail}, stopping),
-        repeat("relay", relay.once, pause=POLL, stopping=stopping, hint=facts, full=EVENTS, apart=APART),
-        repeat("dispatch", dispatch.once, pause=POLL, stopping=stopping, hint=wakes, full=WAKES, apart=APART),
+        repeat("relay", relay.once, pause=POLL, stopping=stopping, hint=facts, apart=APART),
+        repeat("dispatch", dispatch.once, pause=POLL, stopping=stopping, hint=wakes, apart=APART),
         repeat("letters", letters.once, pause=POLL, stopping=stopping, hint=mail),
         repeat("sweep", sweep.once, pause=SWEEP_EVERY, stopping=stopping),
         repeat("retention", retention.once, pause=RETAIN_EVERY, stopping=stopping),

@@ -6,7 +6,7 @@ kind and id of the actor, and the facts: one JSON array of objects, each with th
 """
 
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 from pydantic.alias_generators import to_camel
 from sqlalchemy import Table
@@ -26,7 +26,7 @@ _LOCK = "'100ms'"
 """How long one lock is waited for: many wait with it, and the ordinary way can wait longer."""
 
 
-@cache
+@lru_cache(maxsize=200)  # which columns there are is up to who sends them
 def creating(
     table: Table, event: EventType, kind: Kind, names: tuple[str, ...], resolved: str, evidence: int, *, kept: bool
 ) -> str:

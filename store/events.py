@@ -7,7 +7,7 @@ without a gap, in the order of the row's own lock.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cache
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -50,6 +50,8 @@ Record = Row[Any]
 _BATCH = 1000
 """Rows made by one statement."""
 _LONGEST_CHAIN = 20
+_SHAPES = 200
+"""Statements that are kept of each kind: which columns a change names is up to who sends it."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,7 @@ async def _create_batch(
     return set((await tx.write(statement, values)).scalars())
 
 
-@cache
+@lru_cache(maxsize=_SHAPES)
 def _creating(table: Table, event: EventType, kind: Kind, names: tuple[str, ...], *, heard: bool) -> Select[Any]:
     given = rowset("given", {**_types(table, ["id", *names, "created_by"]), **_BY})
     written = {
@@ -277,10 +279,8 @@ async def change_many(
         msg = "one record is changed twice by one statement"
         raise ValueError(msg)
     tx.hear()
-    build = _changing if when is None and along is None else _changing.__wrapped__
-    statement = build(
-        table, event, kind, tuple(names), tuple(more), heard=tx.heard, many=len(changes) > 1, when=when, along=along
-    )
+    shape = table, event, kind, tuple(names), tuple(more), tx.heard, len(changes) > 1
+    statement = _changing(*shape) if when is None and along is None else _change(*shape, when, along)
     values = {"the_org": tx.org, "the_now": tx.now, **_given(tx, changes)}
     return {
         row.id: Changed(row, {name: getattr(row, f"before__{name}") for name in names} if row.changed__ else None)
@@ -288,18 +288,16 @@ async def change_many(
     }
 
 
-@cache
-def _changing(
+def _change(
     table: Table,
     event: EventType,
     kind: Kind,
     names: tuple[str, ...],
     more: tuple[str, ...],
-    *,
-    heard: bool,
-    many: bool,
-    when: ColumnElement[bool] | None,
-    along: Callable[[CTE], Update] | None,
+    heard: bool,  # noqa: FBT001  (all of them are the key of a cache)
+    many: bool,  # noqa: FBT001  (as above)
+    when: ColumnElement[bool] | None = None,
+    along: Callable[[CTE], Update] | None = None,
 ) -> Select[Any]:
     """What is written comes as rows to select from: `many` as one parameter, one as a parameter a column."""
     types = {**_types(table, ["id", *names, *more]), **_BY}
@@ -344,6 +342,9 @@ def _changing(
         .add_cte(_kept(fact, heard=heard))
     )
     return statement if along is None else statement.add_cte(along(after).returning(literal(1)).cte("along"))
+
+
+_changing = lru_cache(maxsize=_SHAPES)(_change)
 
 
 async def get(tx: Transaction, table: Table, kind: Kind, id: UUID) -> Record:
@@ -391,7 +392,7 @@ async def bare_change(
 
 
 def _given(tx: Transaction, changes: Sequence[Change]) -> dict[str, Any]:
-    """The parameters of `_changing`."""
+    """The parameters of a `_change`."""
     rows = [{"id": one.id, **_plain(one.values), **_plain(one.also), **_by(one.origin or tx.origin)} for one in changes]
     return {"given_rows": rows} if len(rows) > 1 else {f"given_{name}": value for name, value in rows[0].items()}
 

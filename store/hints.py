@@ -44,9 +44,9 @@ class Hinting:
             self._telling = None
 
     async def close(self) -> None:
-        """Tells what is left."""
+        """Tells what is left, if that is done within a second."""
         if self._telling is not None:
-            await self._telling
+            await asyncio.wait([self._telling], timeout=1)
 
 
 async def listen(url: str, channels: Mapping[str, asyncio.Event], stopping: asyncio.Event) -> None:

@@ -18,6 +18,9 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from store.errors import is_undone, reference_error
 from store.hints import OUTBOX, Hinting
 
+AT_ONCE_SECONDS = 10.0
+"""How long a statement may take that is a transaction of its own: the next ones of its caller wait behind it."""
+
 log = structlog.get_logger()
 
 
@@ -172,7 +175,7 @@ class Database:
 
         With any row it has put something into the queues of `hints`. It goes to the driver as it is, without the
         library's own transaction around it. What the server refuses, or has no lock for, is no rows as well: then
-        nothing was written.
+        nothing was written. Raises `TimeoutError` after `AT_ONCE_SECONDS`; whether it was written is not known then.
         """
         try:
             rows = await greenlet_spawn(self._sent, statement, values)
@@ -197,7 +200,10 @@ class Database:
             pooled.invalidate()
             pooled = self._engine.sync_engine.raw_connection()
         try:
-            return list(await_only(driver.fetch(statement, *values)))
+            return list(await_only(driver.fetch(statement, *values, timeout=AT_ONCE_SECONDS)))
+        except TimeoutError:
+            pooled.invalidate()  # nobody knows what it is still at
+            raise
         finally:
             pooled.close()
 

@@ -50,7 +50,7 @@ class Dispatch:
         self._mail_queue = mail_queue(task_queue)
 
     async def once(self) -> int:
-        """One pass: reads a batch, pokes each target once, deletes exactly the rows it read; how many rows.
+        """One pass: reads a batch, pokes each target once, deletes exactly the rows it read.
 
         Raises `TemporalAway` when some could not be poked; those keep their rows.
         """
@@ -69,7 +69,7 @@ class Dispatch:
             log.error("poke_refused", target=str(wake.target), kind=wake.kind, code=code)
         if away:
             raise TemporalAway(away)
-        return sum(len(wake.rows) for wake in wakes)
+        return len(wakes)
 
     async def _poke_all(self, wakes: Sequence[Wake]) -> tuple[list[Wake], list[tuple[Wake, str]], str | None]:
         if not wakes:

@@ -17,12 +17,11 @@ async def repeat(
     pause: float,
     stopping: asyncio.Event,
     hint: asyncio.Event | None = None,
-    full: int = 1,
     apart: float = 0,
 ) -> None:
-    """Calls `once` until `stopping`; after a pass that found less than `full` waits `pause` seconds or for a hint.
+    """Calls `once` until `stopping`; after an empty pass waits `pause` seconds or for a hint.
 
-    After a hint, `apart` seconds lie between two passes: what comes meanwhile is dealt with together.
+    It waits `apart` seconds at least, so that what comes meanwhile is dealt with together.
 
     A pass that fails is logged and tried again, after 0.5, 1, 2 … 10 seconds: whatever it left
     behind is rows, which the next pass reads.
@@ -43,8 +42,8 @@ async def repeat(
         if failures:
             log.info("pass_recovered", loop=name, failures=failures)
             failures = 0
-        if found < full:
-            await asyncio.gather(_rest(pause, stopping, hint), _rest(min(apart, pause), stopping, None))
+        if found == 0:
+            await asyncio.gather(_rest(pause, stopping, hint), _rest(apart, stopping, None))
 
 
 async def _rest(seconds: float, stopping: asyncio.Event, hint: asyncio.Event | None) -> None:

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from store import transaction
 from store.transaction import Database
 
 CONTACT = {
@@ -215,6 +216,14 @@ async def test_all_who_wait_are_told_that_the_database_is_away(rep, base, monkey
     assert {answer.status_code for answer in answers} == {503}
     monkeypatch.undo()
     assert (await rep.post("/contacts", json={"email": "0@x.com"})).status_code == 201
+
+
+async def test_a_statement_that_nobody_answers_is_given_up_and_its_connection_with_it(base, monkeypatch):
+    monkeypatch.setattr(transaction, "AT_ONCE_SECONDS", 0.2)
+    with pytest.raises(TimeoutError):
+        await base.app.at_once("SELECT pg_sleep(20)", (), hints=())
+    assert await base.app.at_once("SELECT 1", (), hints=()) == [(1,)]
+    assert base.app.engine.pool.checkedout() == 0
 
 
 async def run(base, statement):

@@ -107,19 +107,17 @@ async def test_a_fact_is_hinted_at_when_it_commits_and_again_after_the_connectio
     await asyncio.wait_for(listening, 5)
 
 
-async def test_what_comes_between_two_looks_is_dealt_with_together_and_a_full_look_is_followed_at_once():
-    stopping, hint, waiting, looks = asyncio.Event(), asyncio.Event(), 7, []
+async def test_what_comes_within_a_moment_of_a_look_is_dealt_with_together():
+    stopping, hint, waiting, looks = asyncio.Event(), asyncio.Event(), 2, []
 
     async def once():
         nonlocal waiting
-        found = min(waiting, 3)
-        waiting -= found
+        found, waiting = waiting, 0
         looks.append(found)
-        if len(looks) == 3:  # the last of the first seven
-            waiting = 2
-            hint.set()
-            asyncio.get_running_loop().call_later(0.01, more)
-        if len(looks) == 4:
+        if len(looks) == 2:  # nothing was left
+            for seconds in (0.0, 0.01):
+                asyncio.get_running_loop().call_later(seconds, more)
+        if len(looks) == 3:
             stopping.set()
         return found
 
@@ -128,5 +126,5 @@ async def test_what_comes_between_two_looks_is_dealt_with_together_and_a_full_lo
         waiting += 1
         hint.set()
 
-    await asyncio.wait_for(repeat("test", once, pause=LONG, stopping=stopping, hint=hint, full=3, apart=0.2), 10)
-    assert looks == [3, 3, 1, 3]
+    await asyncio.wait_for(repeat("test", once, pause=LONG, stopping=stopping, hint=hint, apart=0.3), 10)
+    assert looks == [2, 0, 2]
