@@ -5,17 +5,21 @@ import json
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from pathlib import Path
 from signal import SIGCONT, SIGKILL, SIGSTOP
 from typing import Any
 
-from chaos import wrong_clock
+import asyncpg
+
+from chaos import small_disks, wrong_clock
 from chaos.routes import Routes
-from chaos.schedule import WORKERS, Fault, Kind
+from chaos.schedule import THE_LOG_TOO, WORKERS, Fault, Kind
 from cli.demo.mail_host import MailHost
 from cli.demo.mail_server import Mood
 from runtime.children import Child
 from runtime.folders import CHECKOUT
-from runtime.processes import Stack
+from runtime.processes import DATABASE, Stack
 from runtime.progress import Say
 
 _DELAY = 0.5
@@ -28,8 +32,10 @@ _CALM_REPAIRS = 2
 class Storm:
     """One storm over one stack, its mail server and its routes; `blow` ends when all of it is over."""
 
-    def __init__(self, stack: Stack, mail: MailHost, routes: Routes, tell: Say) -> None:
+    def __init__(self, stack: Stack, mail: MailHost, routes: Routes, folder: Path, tell: Say) -> None:
+        """`folder` is the stack's home: what a fault fills is in it."""
         self._stack = stack
+        self._folder = folder
         self._mail = mail
         self._routes = routes
         self._tell = tell
@@ -48,6 +54,8 @@ class Storm:
             Kind.MOOD: self._mood,
             Kind.CLOCK: self._clock,
             Kind.DEPLOY: self._deploy,
+            Kind.RAMP: self._ramp,
+            Kind.FULL: self._full,
         }
 
     async def blow(self, faults: Sequence[Fault]) -> None:
@@ -123,14 +131,36 @@ class Storm:
 
     async def _deploy(self, fault: Fault) -> None:
         async with self._deploying:
-            self._routes.altered = True
+            self._routes.releases = dict.fromkeys(WORKERS, "altered")
             await asyncio.gather(*(self._again(name) for name in WORKERS))
             await asyncio.gather(*(self._ready(name) for name in WORKERS))
             await asyncio.sleep(fault.seconds)
-            self._routes.altered = False
+            self._routes.releases.clear()
             await asyncio.gather(*(self._again(name) for name in WORKERS))
         self._tell("the deploy is rolled back; an operator repairs what it began")
         await self._repair()
+
+    async def _ramp(self, fault: Fault) -> None:
+        for name in WORKERS:
+            if self._routes.releases:
+                await asyncio.sleep(fault.seconds)
+            self._routes.releases[name] = "next"
+            await self._again(name)
+            await self._ready(name)
+
+    async def _full(self, fault: Fault) -> None:
+        async with small_disks.full(self._folder / fault.victim):
+            if fault.detail == THE_LOG_TOO:
+                await self._use_up_the_log()
+            await asyncio.sleep(fault.seconds)
+
+    async def _use_up_the_log(self) -> None:
+        """Has PostgreSQL begin new files of its log, which there is no room for: it ends, and cannot come back."""
+        with suppress(asyncpg.PostgresError, OSError):
+            connection = await asyncpg.connect(self._stack.postgres.admin_url(DATABASE))
+            while True:
+                await connection.execute("CHECKPOINT")
+                await connection.execute("SELECT pg_logical_emit_message(false, 'drumbeat', 'full'), pg_switch_wal()")
 
     async def _repair(self) -> None:
         """By the command, until it finds nothing that fails; the first pokes what sleeps, so that the next finds it."""

@@ -22,8 +22,8 @@ class Routes:
         self.proxies = {link: Proxy() for link in LINKS}
         self.clocks: dict[str, int] = {}
         """By how many seconds a service's clock is to be wrong from its next start on."""
-        self.altered = False
-        """Whether workers that start now are of the bad deploy."""
+        self.releases: dict[str, str] = {}
+        """Of which release of `chaos.release` a service is from its next start on, where it is of another."""
         self._environment = environment
         self._listening = AsyncExitStack()
 
@@ -57,5 +57,5 @@ class Routes:
             environment["TEMPORAL_ADDRESS"] = f"{host}:{self.lead(f'{name}-temporal', int(port_there))}"
         if name in self.clocks:
             environment |= wrong_clock.off_by(self.clocks[name])
-        release = "chaos.altered_worker" if self.altered and name.startswith("worker") else "cli"
-        return Launch([sys.executable, "-m", release, name.partition("-")[0]], environment)
+        release = ["chaos.release", self.releases[name]] if name in self.releases else ["cli"]
+        return Launch([sys.executable, "-m", *release, name.partition("-")[0]], environment)

@@ -19,7 +19,9 @@ from chaos.faults import Storm
 from chaos.figures import counts
 from chaos.judge import judge, left_to_come, overdue
 from chaos.routes import Routes
-from chaos.schedule import RELAYS, WORKERS, Fault, Kind, by_kind, schedule
+from chaos.scenarios import SCENARIOS, Scenario
+from chaos.schedule import RELAYS, SERVERS, WORKERS, Fault, Kind, by_kind, schedule
+from chaos.small_disks import mounted
 from chaos.traffic import SCALE, Traffic
 from cli.demo import mail_judge, report
 from cli.demo.campaign import INBOUND_DOMAIN
@@ -37,6 +39,8 @@ _SETTLING_SECONDS = 240.0
 """The longest until nothing is left to come: the last sequence's days, and a mailbox's longest pause after trouble."""
 _PATIENCE = 180.0
 """Real seconds a client goes on trying: longer than all that may keep the API from answering, one after another."""
+_SMALL_LOG = "96MB"
+"""The most that PostgreSQL keeps of its log on a small disk."""
 _LOOK_EVERY = 0.25
 _SAY_EVERY = 5.0
 _CAUGHT_UP = "what was due at the last restart was done after"
@@ -50,6 +54,7 @@ class Outcome:
     seed: int
     folder: Path
     faults: Sequence[Fault]
+    scenario: Scenario | None = None
     verdicts: list[Verdict] = field(default_factory=list)
     figures: dict[str, object] = field(default_factory=dict)
     told: object = None
@@ -59,21 +64,26 @@ class Outcome:
         return bool(self.verdicts) and all(verdict.holds for verdict in self.verdicts)
 
 
-async def run(seed: int, seconds: float, *, keep: bool) -> bool:
-    """Has a storm of that many seconds, judges it, and says what came of it; True if every invariant held.
+async def run(seed: int, minutes: float, *, scenario: str | None = None, keep: bool) -> bool:
+    """Has a storm of that length, judges it, and says what came of it; True if every invariant held.
 
-    Raises `TroubleError` where it may not kill what it would run on.
+    The faults are those of the scenario, or drawn. Raises `TroubleError` where it may not kill what it would run on.
     """
     found = temporal_server()
     if found.kind is obtain.Kind.ADDRESS:
         message = "TEMPORAL_ADDRESS names a server; a storm needs one of its own, to kill."
         raise TroubleError(message)
     console = Console(stderr=True, highlight=False)
-    console.print(f"Seed {seed}: a storm of {seconds:.0f} s.")
+    seconds = minutes * 60
+    told = SCENARIOS[scenario] if scenario else None
+    console.print(f"Seed {seed}: {told.says if told else 'a storm'}; {seconds:.0f} s.")
     folder = EmbeddedSettings().home / "chaos" / f"{seed}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
-    outcome = Outcome(seed, folder, _faults(seed, seconds, console))
+    faults = told.faults(seconds) if told else _faults(seed, seconds, console)
+    outcome = Outcome(seed, folder, faults, told)
+    disks = [folder / name for name in SERVERS] if told and told.small_disks else []
     try:
-        await _Run(outcome, seconds, found, console).run()
+        with mounted(disks):
+            await _Run(outcome, seconds, found, console).run()
     except* GaveUp as gave_up:
         outcome.verdicts += [Verdict("every request was answered", [str(each) for each in _leaves(gave_up)])]
     finally:
@@ -85,11 +95,13 @@ async def run(seed: int, seconds: float, *, keep: bool) -> bool:
     report.show(console, outcome.figures, outcome.verdicts)
     if kept:
         console.print(f"What there is to look at: {folder}", soft_wrap=True)
-    again = f'make chaos ARGS="--minutes {seconds / 60:g} --seed {seed}"'
+    named = f"--scenario {scenario} " if scenario else ""
+    again = f'make chaos ARGS="{named}--minutes {minutes:g} --seed {seed}"'
     console.print(f"Seed {seed}: {'well' if outcome.well else 'BROKEN'}; {again} plays it again.", soft_wrap=True)
     if not sys.stdout.isatty():  # a person has read the tables
         answer = {
             "seed": seed,
+            "scenario": scenario,
             "well": outcome.well,
             "figures": outcome.figures,
             "invariants": [asdict(verdict) for verdict in outcome.verdicts],
@@ -141,13 +153,17 @@ class _Run:
         self._begun = time.monotonic()
         self._routes = Routes({"DRUMBEAT_INBOUND_DOMAIN": INBOUND_DOMAIN})
         self._mail = MailHost(outcome.folder, self._tell)
+        scenario = outcome.scenario
+        options = dict(mail_judge.POSTGRES_OPTIONS)
+        if scenario and scenario.small_disks:
+            options["max_wal_size"] = _SMALL_LOG
         self._stack = Stack(
             outcome.folder,
             found,
             workers=len(WORKERS),
             relays=len(RELAYS),
             scale=SCALE,
-            postgres_options=mail_judge.POSTGRES_OPTIONS,
+            postgres_options=options,
             route=self._routes.route,
             tell=self._tell,
         )
@@ -172,7 +188,7 @@ class _Run:
         try:
             await traffic.set_up(self._routes.lead("workers-mail", self._mail.port))
             over = asyncio.Event()
-            storm = Storm(self._stack, self._mail, self._routes, self._tell)
+            storm = Storm(self._stack, self._mail, self._routes, self._outcome.folder, self._tell)
             async with asyncio.TaskGroup() as both:
                 both.create_task(self._watch(over))
                 living = both.create_task(traffic.live(over))

@@ -43,6 +43,14 @@ class Kind(StrEnum):
     """A worker is started again with its clock `detail` seconds off."""
     DEPLOY = "deploy"
     """Every worker is replaced by one with a workflow that disagrees with history; then that is rolled back."""
+    RAMP = "ramp"
+    """One worker after the other is replaced by one of the next release, both at work in between; scenarios only."""
+    FULL = "full"
+    """A store's disk has not a byte left; scenarios only."""
+
+
+THE_LOG_TOO = "the log too"
+"""Of a full disk of PostgreSQL's: that it has used up the files of its log that were there."""
 
 
 @dataclass(frozen=True)

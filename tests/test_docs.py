@@ -8,6 +8,7 @@ import pytest
 from pydantic.alias_generators import to_camel
 
 from api.app import create_app
+from chaos.scenarios import SCENARIOS
 from chaos.schedule import Kind
 from cli.commands import names_of_commands
 from domain import words
@@ -115,6 +116,7 @@ def test_each_test_that_the_page_on_crashes_names_exists():
         assert f"def {name}(" in tests, name
 
 
-def test_the_page_on_crashes_explains_every_fault_of_a_storm():
-    _, table = PAGES["docs/crashes.md"].split("\n| fault |")
-    assert re.findall(r"^\| `(\w+)` \|", table.partition("\n\n")[0], re.MULTILINE) == list(Kind)
+@pytest.mark.parametrize(("column", "rows"), [("fault", list(Kind)), ("scenario", list(SCENARIOS))])
+def test_the_page_on_crashes_explains_every_fault_and_every_scenario(column, rows):
+    _, table = PAGES["docs/crashes.md"].split(f"\n| {column} |")
+    assert re.findall(r"^\| `([\w-]+)` \|", table.partition("\n\n")[0], re.MULTILINE) == rows

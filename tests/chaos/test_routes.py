@@ -37,11 +37,11 @@ async def test_each_service_goes_through_proxies_of_its_own():
         assert {way.environment["DRUMBEAT_INBOUND_DOMAIN"] for way in ways.values()} == {"reply.example.com"}
 
 
-async def test_a_bad_deploy_is_of_workers_and_a_wrong_clock_of_one():
+async def test_a_release_and_a_wrong_clock_are_of_one_service():
     async with Routes({}) as routes:
-        routes.altered = True
+        routes.releases["worker-1"] = "altered"
         routes.clocks["worker-1"] = -300
-        assert routes.route("worker-1", LAUNCH).command[1:] == ["-m", "chaos.altered_worker", "worker"]
+        assert routes.route("worker-1", LAUNCH).command[1:] == ["-m", "chaos.release", "altered", "worker"]
         assert routes.route("relay-1", LAUNCH).command[1:] == ["-m", "cli", "relay"]
         assert routes.route("worker-1", LAUNCH).environment["FAKETIME"] == "-300s"
         assert "FAKETIME" not in routes.route("worker-2", LAUNCH).environment
