@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from store import events, reminders, tables
 from store.errors import Duplicate, UnknownStage
 from store.events import Change, Changed, Draft, Record
 from store.pages import Page, Span, equal, page
-from store.rowsets import rowset
+from store.rowsets import ORG, rows_as, rowset
 from store.tables import deals, stages
 from store.transaction import Origin, Transaction
 
@@ -107,15 +107,7 @@ def no_stage(stage: str) -> UnknownStage:
 async def move_stages(tx: Transaction, moves: Sequence[Move]) -> dict[UUID, Changed]:
     """As `move_stage`, each of another deal; those that are there and whose pipeline has the stage."""
     rows = [{"id": one.deal, "stage": one.stage} for one in moves]
-    given = rowset("given", {"id": deals.c.id.type, "stage": deals.c.stage.type}, rows)
-    of_pipeline = (stages.c.org_id == deals.c.org_id) & (stages.c.pipeline == deals.c.pipeline)
-    target = (
-        select(deals.c.id, stages.c.kind, stages.c.probability)
-        .join(given, given.c.id == deals.c.id)
-        .join(stages, of_pipeline & (stages.c.key == given.c.stage))
-        .where(deals.c.org_id == tx.org, deals.c.deleted_at.is_(None))
-    )
-    found = {row.id: row for row in await tx.execute(target)}
+    found = {row.id: row for row in await tx.execute(_targets(), {"the_org": tx.org, **rows_as("given", rows)})}
     closing: dict[bool, list[Change]] = {}
     for one in moves:
         if stage := found.get(one.deal):
@@ -127,6 +119,19 @@ async def move_stages(tx: Transaction, moves: Sequence[Move]) -> dict[UUID, Chan
         along = partial(reminders.cancelled_with, tx, "deal_id") if closes else None
         moved |= await events.change_many(tx, deals, EventType.DEAL_STAGE_CHANGED, Kind.DEAL, changes, along=along)
     return moved
+
+
+@cache
+def _targets() -> Select[Any]:
+    """The stages that deals are to be moved to."""
+    given = rowset("given", {"id": deals.c.id.type, "stage": deals.c.stage.type})
+    of_pipeline = (stages.c.org_id == deals.c.org_id) & (stages.c.pipeline == deals.c.pipeline)
+    return (
+        select(deals.c.id, stages.c.kind, stages.c.probability)
+        .join(given, given.c.id == deals.c.id)
+        .join(stages, of_pipeline & (stages.c.key == given.c.stage))
+        .where(deals.c.org_id == ORG, deals.c.deleted_at.is_(None))
+    )
 
 
 async def get(tx: Transaction, id: UUID) -> Record:

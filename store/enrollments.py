@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, Text, cast, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.sql.dml import ReturningInsert
 from uuid_utils.compat import uuid7
 
 from domain.documents import SequenceDocument
@@ -330,14 +332,18 @@ def _row(
     }
 
 
+@cache
+def _enrolling(names: tuple[str, ...]) -> ReturningInsert[Any]:
+    return filling(table, (), names).on_conflict_do_nothing().returning(table.c.contact_id, table.c.id)
+
+
 async def _make(
     tx: Transaction, rows: Sequence[Mapping[str, Any]], origins: Mapping[UUID, Origin | None]
 ) -> dict[UUID, UUID]:
     """Contact → the enrollment that was made; one that is in the way leaves its contact out."""
     if not rows:
         return {}
-    enrolling = filling(table, (), tuple(rows[0])).on_conflict_do_nothing().returning(table.c.contact_id, table.c.id)
-    made = {row.contact_id: row.id for row in await tx.write(enrolling, filled({}, rows))}
+    made = {row.contact_id: row.id for row in await tx.write(_enrolling(tuple(rows[0])), filled({}, rows))}
     facts = [
         Fact(
             EventType.ENROLLMENT_STARTED,

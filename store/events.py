@@ -7,7 +7,7 @@ without a gap, in the order of the row's own lock.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -41,7 +41,7 @@ from uuid_utils.compat import uuid7
 from domain.words import EventType, Kind
 from store.errors import NotFound, Stale
 from store.pages import Page, Span, equal, page
-from store.rowsets import NOW, ORG, rowset
+from store.rowsets import NOW, ORG, rows_as, rowset
 from store.tables import events, outbox
 from store.transaction import Origin, Transaction
 
@@ -171,7 +171,7 @@ async def _create_batch(
         user = by.id if by.kind == "user" else None
         rows.append({"id": draft.id, **draft.values, "created_by": user, **_by(by)})
     statement = _creating(table, event, kind, tuple(drafts[0].values), heard=tx.heard)
-    values = {"the_org": tx.org, "the_now": tx.now, "given_rows": rows}
+    values = {"the_org": tx.org, "the_now": tx.now, **rows_as("given", rows)}
     return set((await tx.write(statement, values)).scalars())
 
 
@@ -211,12 +211,19 @@ async def tell(tx: Transaction, facts: Sequence[Fact]) -> None:
     """Events and outbox rows of what was written under the records' own locks."""
     for start in range(0, len(facts), _BATCH):
         rows = [_told(tx, fact) for fact in facts[start : start + _BATCH]]
-        given = rowset("given", _types(events, rows[0]), rows)
-        names = ["org_id", "at", *rows[0]]
-        told = select(literal(tx.org), literal(tx.now), *(given.c[name] for name in rows[0]))
-        fact = insert(events).from_select(names, told).returning(events.c.org_id, events.c.id).cte("fact")
         tx.hear()
-        await tx.execute(select(literal(1)).add_cte(_kept(fact, heard=tx.heard)))
+        statement = _telling(tuple(rows[0]), heard=tx.heard)
+        await tx.execute(statement, {"the_org": tx.org, "the_now": tx.now, **rows_as("given", rows)})
+
+
+@cache
+def _telling(names: tuple[str, ...], *, heard: bool) -> Select[Any]:
+    given = rowset("given", _types(events, names))
+    told = select(ORG, NOW, *given.c)
+    fact = (
+        insert(events).from_select(["org_id", "at", *names], told).returning(events.c.org_id, events.c.id).cte("fact")
+    )
+    return select(literal(1)).add_cte(_kept(fact, heard=heard))
 
 
 def _told(tx: Transaction, fact: Fact) -> dict[str, Any]:
@@ -394,7 +401,7 @@ async def bare_change(
 def _given(tx: Transaction, changes: Sequence[Change]) -> dict[str, Any]:
     """The parameters of a `_change`."""
     rows = [{"id": one.id, **_plain(one.values), **_plain(one.also), **_by(one.origin or tx.origin)} for one in changes]
-    return {"given_rows": rows} if len(rows) > 1 else {f"given_{name}": value for name, value in rows[0].items()}
+    return rows_as("given", rows) if len(rows) > 1 else {f"given_{name}": value for name, value in rows[0].items()}
 
 
 def _types(table: Table, names: Iterable[str]) -> dict[str, TypeEngine[Any]]:

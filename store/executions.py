@@ -28,7 +28,8 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB, Insert
+from sqlalchemy.sql.dml import ReturningInsert
 from uuid_utils.compat import uuid7
 
 from domain.delivery import OVER
@@ -40,7 +41,7 @@ from store import notifications, queues
 from store.errors import IllegalTransition, NotFound
 from store.events import Fact, Record
 from store.pages import Page, Span, equal, page
-from store.rowsets import NOW, ORG, among, filled, filling, rowset
+from store.rowsets import NOW, ORG, among, filled, filling, rows_as, rowset
 from store.tables import (
     contacts,
     deals,
@@ -149,14 +150,19 @@ async def start_runs(tx: Transaction, decided: Sequence[tuple[Event, Start, Mapp
         "started_at": tx.now,
         "revision": 1,
     }
-    starting = (
-        filling(executions, tuple(always), tuple(rows[0]))
+    starting = _starting(tuple(always), tuple(rows[0]))
+    return list((await tx.execute(starting, filled(always, rows))).scalars())
+
+
+@cache
+def _starting(always: tuple[str, ...], names: tuple[str, ...]) -> ReturningInsert[Any]:
+    return (
+        filling(executions, always, names)
         .on_conflict_do_nothing(
             index_elements=["org_id", "definition_id", "event_id"], index_where=executions.c.event_id.is_not(None)
         )
         .returning(executions.c.id)
     )
-    return list((await tx.execute(starting, filled(always, rows))).scalars())
 
 
 async def refuse(tx: Transaction, decided: Sequence[tuple[Event, Refused]]) -> None:
@@ -175,8 +181,12 @@ async def refuse(tx: Transaction, decided: Sequence[tuple[Event, Refused]]) -> N
         for event, refused in decided
     ]
     always = {"org_id": tx.org, "at": tx.now}
-    refusing = filling(refusals, tuple(always), tuple(rows[0])).on_conflict_do_nothing()
-    await tx.execute(refusing, filled(always, rows))
+    await tx.execute(_refusing(tuple(always), tuple(rows[0])), filled(always, rows))
+
+
+@cache
+def _refusing(always: tuple[str, ...], names: tuple[str, ...]) -> Insert:
+    return filling(refusals, always, names).on_conflict_do_nothing()
 
 
 async def lock_due(tx: Transaction, ids: Sequence[UUID]) -> list[Record]:
@@ -264,7 +274,7 @@ async def rest(tx: Transaction, rests: Sequence[Rest]) -> None:
         return
     taken = [row for one in rests for row in one.steps()]
     stand = [one.columns(tx.now) for one in rests]
-    values = {"the_org": tx.org, "the_now": tx.now, "steps_rows": taken, "given_rows": stand}
+    values = {"the_org": tx.org, "the_now": tx.now, **rows_as("steps", taken), **rows_as("given", stand)}
     await tx.execute(_resting(tuple(stand[0])), values)
     facts = [
         end_fact(one.execution, one.execution.revision + 1, one.ended)

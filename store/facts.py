@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, FromClause, Select, Uuid, func, select
 
 from domain.words import Kind
 from store.events import Record
-from store.rowsets import ORG, among, rowset
+from store.rowsets import ORG, among, rows_as, rowset
 from store.tables import activities, companies, contacts, deals, effects, intents, reminders
 from store.transaction import Transaction
 
@@ -70,7 +70,7 @@ class Records:
         missing = set(wanted) - self._read - {Links()}
         if not missing:
             return
-        values = {"the_org": tx.org, "asked_rows": [one.columns() for one in missing]}
+        values = {"the_org": tx.org, **rows_as("asked", [one.columns() for one in missing])}
         for row in await tx.execute(_reading(), values):
             found = iter(row)
             for table in (deals, contacts, companies):

@@ -6,10 +6,11 @@ Every verb that changes a message also tells its owner, the execution, in the sa
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import case, func, insert, literal, select, text, update
+from sqlalchemy import Select, case, func, insert, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert as insert_or
 
 from domain.delivery import OVER, Happening, after, open_to
@@ -30,7 +31,8 @@ from domain.words import (
 from store import activities, addresses, events, executions, identity, mailboxes, queues, restoring, stops, suppressions
 from store.errors import IllegalTransition
 from store.events import Fact, Record
-from store.rowsets import rowset
+from store.hints import WAKES
+from store.rowsets import NOW, ORG, rows_as, rowset
 from store.tables import attempts, destinations, intents, organizations
 from store.tables import executions as execution_table
 from store.transaction import Database, Origin, Transaction
@@ -89,18 +91,21 @@ async def write(tx: Transaction, written: Sequence[Written]) -> None:
         }
         for one in written
     ]
-    always = {
-        "org_id": tx.org,
-        "kind": "message",
-        "revision": 0,
-        "created_at": tx.now,
-        "updated_at": tx.now,
-    }
-    given = rowset("given", {name: intents.c[name].type for name in rows[0]}, rows)
+    tx.hints.add(WAKES)
+    await tx.write(_writing(tuple(rows[0])), {"the_org": tx.org, "the_now": tx.now, **rows_as("given", rows)})
+
+
+@cache
+def _writing(names: tuple[str, ...]) -> Select[Any]:
+    given = rowset("given", {name: intents.c[name].type for name in names})
     doubt = (destinations.c.transport != "outbox") & (organizations.c.restored_until >= given.c.due_at)
     its_id = func.concat("<", given.c.id, "@", func.split_part(destinations.c.from_email, "@", 2), ">")
-    values = {
-        **{name: literal(value, intents.c[name].type) for name, value in always.items()},
+    values: dict[str, Any] = {
+        "org_id": ORG,
+        "kind": literal("message"),
+        "revision": literal(0),
+        "created_at": NOW,
+        "updated_at": NOW,
         **{column.name: column for column in given.c},
         "status": case((doubt, MessageStatus.UNCERTAIN.value), else_=MessageStatus.PENDING.value),
         "reason": case((doubt, restoring.REASON)),
@@ -108,12 +113,12 @@ async def write(tx: Transaction, written: Sequence[Written]) -> None:
         "token": case((doubt, func.gen_random_uuid())),
         "message_id": case((doubt, its_id)),
     }
-    of_mailbox = (destinations.c.org_id == tx.org) & (destinations.c.id == given.c.destination_id)
-    source = given.outerjoin(destinations, of_mailbox).outerjoin(organizations, organizations.c.id == tx.org)
+    of_mailbox = (destinations.c.org_id == ORG) & (destinations.c.id == given.c.destination_id)
+    source = given.outerjoin(destinations, of_mailbox).outerjoin(organizations, organizations.c.id == ORG)
     inserted = insert_or(intents).from_select([*values], select(*values.values()).select_from(source))
     made = inserted.on_conflict_do_nothing().returning(intents.c.destination_id).cte("made")
     count = select(func.count()).select_from(made)
-    await tx.write(count.add_cte(queues.waking(tx, Target.MAILBOX, made, "destination_id")))
+    return count.add_cte(queues.waking_of(ORG, Target.MAILBOX, made, "destination_id"))
 
 
 _STANDING = """

@@ -117,8 +117,13 @@ async def wake(tx: Transaction, kind: Target, targets: Iterable[UUID]) -> None:
 def waking(tx: Transaction, kind: Target | ColumnElement[str], rows: CTE, column: str = "id") -> CTE:
     """As `wake`, inside the statement that makes or moves the rows; `column` of them is the target."""
     tx.hints.add(WAKES)
+    return waking_of(literal(tx.org, wakes.c.org_id.type), kind, rows, column)
+
+
+def waking_of(org: ColumnElement[UUID], kind: Target | ColumnElement[str], rows: CTE, column: str = "id") -> CTE:
+    """As `waking`, for a statement that is built once; whoever carries it out adds the hint."""
     named = literal(kind.value) if isinstance(kind, Target) else kind
-    asked = select(literal(tx.org, wakes.c.org_id.type), named, rows.c[column]).distinct()
+    asked = select(org, named, rows.c[column]).distinct()
     columns = ["org_id", "kind", "target_id"]
     return insert(wakes).from_select(columns, asked).returning(wakes.c.id).cte("waking")
 

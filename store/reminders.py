@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any, NoReturn
 from uuid import UUID
 
-from sqlalchemy import CTE, Update, select, update
+from sqlalchemy import CTE, Select, Update, select, update
 from sqlalchemy.sql.dml import ReturningUpdate
 from uuid_utils.compat import uuid7
 
@@ -13,8 +14,9 @@ from domain.words import ReminderStatus, Target
 from store import queues
 from store.errors import IllegalTransition, NotFound
 from store.events import Record
+from store.hints import WAKES
 from store.pages import Page, Span, equal, page
-from store.rowsets import filled, filling
+from store.rowsets import ORG, filled, filling
 from store.tables import reminders
 from store.transaction import Transaction
 
@@ -44,10 +46,16 @@ async def create_many(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> lis
         "created_at": tx.now,
     }
     full = [{**dict.fromkeys(_GIVEN), **row} for row in rows]
-    making = filling(reminders, tuple(always), _GIVEN).on_conflict_do_nothing()
+    tx.hints.add(WAKES)
+    values = {"the_org": tx.org, **filled(always, full)}
+    return list((await tx.write(_making(tuple(always)), values)).all())
+
+
+@cache
+def _making(always: tuple[str, ...]) -> Select[Any]:
+    making = filling(reminders, always, _GIVEN).on_conflict_do_nothing()
     made = making.returning(*reminders.c).cte("made")
-    statement = select(made).add_cte(queues.waking(tx, Target.REMINDER, made))
-    return list((await tx.write(statement, filled(always, full))).all())
+    return select(made).add_cte(queues.waking_of(ORG, Target.REMINDER, made))
 
 
 async def snooze(tx: Transaction, id: UUID, until: datetime) -> Record:

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     DateTime,
+    Subquery,
     Table,
-    TableValuedAlias,
     Uuid,
     any_,
     bindparam,
@@ -32,21 +33,26 @@ NOW = bindparam("the_now", type_=DateTime(timezone=True))
 """Parameters of statements that are built once."""
 
 
-def rowset(
-    name: str, types: Mapping[str, TypeEngine[Any]], rows: Sequence[Mapping[str, Any]] | None = None
-) -> TableValuedAlias:
-    """A set of rows to select from; each row has a value for every one of `types`.
+def rowset(name: str, types: Mapping[str, TypeEngine[Any]]) -> Subquery:
+    """The rows that `rows_as` gives by this name, to select from; each has a value for every one of `types`.
 
-    Without `rows` they are the parameter `<name>_rows`.
+    The database is told how many they are. Else it expects a hundred in whatever comes as JSON, and reads tables of
+    some thousand rows whole for the sake of one.
     """
-    whole = bindparam(f"{name}_rows", type_=JSONB()) if rows is None else literal(rows, JSONB)
     columns = (column(each, type_) for each, type_ in types.items())
-    return func.jsonb_to_recordset(whole).table_valued(*columns, name=name).render_derived(with_types=True)
+    whole = func.jsonb_to_recordset(bindparam(f"{name}_rows", type_=JSONB()))
+    rows = whole.table_valued(*columns, name=name).render_derived(with_types=True)
+    return select(rows).limit(bindparam(f"{name}_count", type_=BigInteger())).subquery(name)
+
+
+def rows_as(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The parameters of a `rowset`."""
+    return {f"{name}_rows": rows, f"{name}_count": len(rows)}
 
 
 @cache
 def filling(table: Table, always: tuple[str, ...], names: tuple[str, ...]) -> Insert:
-    """An insert of the rows `given_rows`, which have values for `names`; of those `always` there is one for all."""
+    """An insert of the rows `given`, which have values for `names`; of those `always` there is one for all."""
     given = rowset("given", {name: table.c[name].type for name in names})
     one = (bindparam(f"always_{name}", type_=table.c[name].type) for name in always)
     return insert(table).from_select([*always, *names], select(*one, *given.c))
@@ -54,7 +60,7 @@ def filling(table: Table, always: tuple[str, ...], names: tuple[str, ...]) -> In
 
 def filled(always: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The parameters of a `filling`."""
-    return {"given_rows": rows, **{f"always_{name}": value for name, value in always.items()}}
+    return {**rows_as("given", rows), **{f"always_{name}": value for name, value in always.items()}}
 
 
 def among(wanted: ColumnElement[Id], ids: Iterable[Id]) -> ColumnElement[bool]:

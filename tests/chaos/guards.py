@@ -416,9 +416,8 @@ GUARDS: Sequence[Guard] = (
         [
             Cut(
                 "store/reminders.py",
-                'made = making.returning(*reminders.c).cte("made")\n'
-                "    statement = select(made).add_cte(queues.waking(tx, Target.REMINDER, made))",
-                'made = making.returning(*reminders.c).cte("made")\n    statement = select(made)',
+                "return select(made).add_cte(queues.waking_of(ORG, Target.REMINDER, made))",
+                "return select(made)",
             )
         ],
     ),
