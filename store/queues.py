@@ -9,13 +9,28 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CTE, ColumnElement, case, delete, func, insert, literal, select, text, update
+from sqlalchemy import (
+    CTE,
+    BigInteger,
+    ColumnElement,
+    any_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from domain.words import Target
 from store.events import Record
 from store.hints import WAKES
-from store.rowsets import among, filled, filling
+from store.rowsets import ORG, among, filled, filling
 from store.tables import destinations, events, executions, outbox, reminders, wakes
 from store.transaction import Transaction
 
@@ -61,20 +76,31 @@ async def outbox_candidates(connection: AsyncConnection, each: int) -> dict[UUID
     return found
 
 
-async def lock_events(tx: Transaction, ids: Sequence[int]) -> list[Record]:
-    """Takes those outbox rows that nobody else has, with their events: `outbox_id` and the event's columns."""
-    statement = (
-        select(outbox.c.id.label("outbox_id"), events)
-        .join(events, (events.c.org_id == outbox.c.org_id) & (events.c.id == outbox.c.event_id))
-        .where(outbox.c.org_id == tx.org, among(outbox.c.id, ids), outbox.c.failed_at.is_(None))
-        .order_by(outbox.c.id)
-        .with_for_update(of=outbox, skip_locked=True)
+async def take_events(tx: Transaction, ids: Sequence[int]) -> list[Record]:
+    """Those events that nobody else is taking, in order; they have left the outbox if this transaction commits."""
+    return list((await tx.execute(_TAKING, {"the_org": tx.org, "ids": list(ids)})).all())
+
+
+_FREE = (
+    select(outbox.c.id)
+    .where(
+        outbox.c.org_id == ORG,
+        outbox.c.id == any_(bindparam("ids", type_=ARRAY(BigInteger))),
+        outbox.c.failed_at.is_(None),
     )
-    return list((await tx.execute(statement)).all())
-
-
-async def delete_outbox(tx: Transaction, ids: Sequence[int]) -> None:
-    await tx.execute(delete(outbox).where(outbox.c.org_id == tx.org, among(outbox.c.id, ids)))
+    .with_for_update(skip_locked=True)
+)
+_TAKEN = (
+    delete(outbox)
+    .where(outbox.c.org_id == ORG, outbox.c.id.in_(_FREE))
+    .returning(outbox.c.id, outbox.c.org_id, outbox.c.event_id)
+    .cte("taken")
+)
+_TAKING = (
+    select(events)
+    .join(_TAKEN, (events.c.org_id == _TAKEN.c.org_id) & (events.c.id == _TAKEN.c.event_id))
+    .order_by(_TAKEN.c.id)
+)
 
 
 async def fail_event(tx: Transaction, id: int, error: str) -> bool:
@@ -136,19 +162,26 @@ async def wake_batch(connection: AsyncConnection, each: int) -> list[Wake]:
     return [Wake(org, kind, target, tuple(rows)) for (org, kind, target), rows in asked.items()]
 
 
-async def still_open(connection: AsyncConnection, targets: Iterable[UUID]) -> set[UUID]:
-    """Which of these rows something may still become of; the others are not poked.
+async def still_open(connection: AsyncConnection, wakes: Iterable[Wake]) -> dict[UUID, float | None]:
+    """The targets that something may still become of, with the real seconds until they are due; none for mailboxes.
 
-    A deleted mailbox is one of them: what was to leave through it must be told.
+    The others are not poked. A deleted mailbox is: what was to leave through it must be told.
     """
-    wanted = list(targets)
-    found: set[UUID] = set()
-    for table in (executions, reminders):
-        statement = select(table.c.id).where(table.c.id.in_(wanted), table.c.due_at.is_not(None))
-        found.update((await connection.execute(statement)).scalars())
-    mailboxes = select(destinations.c.id).where(destinations.c.id.in_(wanted))
-    found.update((await connection.execute(mailboxes)).scalars())
-    return found
+    asked = {(wake.org, wake.target) for wake in wakes}
+    values = {"orgs": [org for org, _ in asked], "targets": [target for _, target in asked]}
+    return {row.id: row.seconds for row in await connection.execute(_OPEN, values)}
+
+
+_OPEN = text("""
+WITH asked AS (SELECT * FROM unnest(CAST(:orgs AS uuid[]), CAST(:targets AS uuid[])) AS asked(org_id, id))
+SELECT id, extract(epoch FROM due_at - business_now())::float8 / scale AS seconds FROM clock, (
+  SELECT id, due_at FROM executions JOIN asked USING (org_id, id)
+  UNION ALL
+  SELECT id, due_at FROM reminders JOIN asked USING (org_id, id)
+) waiting WHERE due_at IS NOT NULL
+UNION ALL
+SELECT id, NULL FROM destinations JOIN asked USING (org_id, id)
+""")
 
 
 async def delete_wakes(tx: Transaction, ids: Sequence[int]) -> None:

@@ -1,7 +1,9 @@
 """Dispatch: turns wakes into pokes. The only place that talks to Temporal from outside a worker."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -9,6 +11,7 @@ from uuid import UUID
 import structlog
 from temporalio.client import Client
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from domain.keys import mail_queue, workflow_id
@@ -27,6 +30,20 @@ AT_ONCE = 20
 _REFUSED = frozenset({RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED})
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class _Due:
+    """When targets are due: real seconds after `read`, which is of the monotonic clock."""
+
+    seconds: Mapping[UUID, float | None]
+    read: float
+
+    def within(self, target: UUID) -> float | None:
+        """The seconds that are left now; None where the time has come."""
+        seconds = self.seconds[target]
+        left = 0 if seconds is None else seconds - (time.monotonic() - self.read)
+        return left if left > 0 else None
 
 
 class TemporalAway(Exception):  # noqa: N818  (it passes; the wakes stay)
@@ -50,7 +67,7 @@ class Dispatch:
         self._mail_queue = mail_queue(task_queue)
 
     async def once(self) -> int:
-        """One pass: reads a batch, pokes each target once, deletes exactly the rows it read.
+        """One pass: reads a batch, wakes each target once, deletes exactly the rows it read.
 
         Raises `TemporalAway` when some could not be poked; those keep their rows.
         """
@@ -58,10 +75,11 @@ class Dispatch:
             wakes = await queues.wake_batch(connection, BATCH)
             if not wakes:
                 return 0
-            alive = await queues.still_open(connection, [wake.target for wake in wakes])
-        wanted = [wake for wake in wakes if wake.target in alive]
-        poked, refused, away = await self._poke_all(wanted)
-        closed = [wake for wake in wakes if wake.target not in alive]
+            read = time.monotonic()
+            due = await queues.still_open(connection, wakes)
+        wanted = [wake for wake in wakes if wake.target in due]
+        poked, refused, away = await self._poke_all(wanted, _Due(due, read))
+        closed = [wake for wake in wakes if wake.target not in due]
         await self._forget([*poked, *closed])
         for wake, code in refused:
             async with self._database.transaction(wake.org) as tx:
@@ -71,7 +89,9 @@ class Dispatch:
             raise TemporalAway(away)
         return len(wakes)
 
-    async def _poke_all(self, wakes: Sequence[Wake]) -> tuple[list[Wake], list[tuple[Wake, str]], str | None]:
+    async def _poke_all(
+        self, wakes: Sequence[Wake], due: "_Due"
+    ) -> tuple[list[Wake], list[tuple[Wake, str]], str | None]:
         if not wakes:
             return [], [], None
         client = await self._connect()
@@ -81,7 +101,7 @@ class Dispatch:
         async def one(wake: Wake) -> str | None:
             async with gate:
                 # The client tries each for ten seconds; once one has found nobody, the others need not.
-                code = gone[0] if gone else await self._poke(client, wake)
+                code = gone[0] if gone else await self._wake(client, wake, due.within(wake.target))
                 if code == RPCStatusCode.UNAVAILABLE.name:
                     gone.append(code)
                 return code
@@ -93,33 +113,58 @@ class Dispatch:
         away = next((code for _, code in failed if RPCStatusCode[code] not in _REFUSED), None)
         return poked, refused, away
 
-    async def _poke(self, client: Client, wake: Wake) -> str | None:
+    async def _wake(self, client: Client, wake: Wake, seconds: float | None) -> str | None:
         """None if it was taken, else the code of the refusal.
 
-        Signal-with-start under the row's own id: it wakes a sleeper, heals a lost start and
-        follows a run that was ended. An invalid argument may be a run at its limit of signals.
+        What has no workflow yet and is due in `seconds` only gets one that begins then; all else is poked.
         """
-        workflow: Any = Drain.run if wake.kind is Target.MAILBOX else Walk.run
         try:
-            await client.start_workflow(
-                workflow,
-                self._input(wake),
-                id=workflow_id(wake.kind, wake.target),
-                task_queue=self._task_queue,
-                start_signal=POKE,
-                id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                task_timeout=timedelta(seconds=3),
-                rpc_timeout=timedelta(seconds=5),
-            )
+            if seconds is None or not await self._begin_later(client, wake, seconds):
+                await self._poke(client, wake)
         except RPCError as error:
             return error.status.name
         return None
 
-    def _input(self, wake: Wake) -> Mailbox | Waiter:
+    async def _begin_later(self, client: Client, wake: Wake, seconds: float) -> bool:
+        """False if the row has a workflow already. One that has not begun yet is begun by its next poke."""
+        try:
+            await client.start_workflow(
+                **self._workflow(wake),
+                start_delay=timedelta(seconds=seconds),
+                id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+            )
+        except WorkflowAlreadyStartedError:
+            return False
+        return True
+
+    async def _poke(self, client: Client, wake: Wake) -> None:
+        """Signal-with-start under the row's own id: it wakes a sleeper, heals a lost start, follows an ended run.
+
+        It carries no delay, with which it would put a sleeper off. An invalid argument may be a run at its
+        limit of signals.
+        """
+        await client.start_workflow(
+            **self._workflow(wake),
+            start_signal=POKE,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        )
+
+    def _workflow(self, wake: Wake) -> Mapping[str, Any]:
+        """What starts a row's workflow, however it comes about."""
         if wake.kind is Target.MAILBOX:
-            return Mailbox(org=wake.org, id=wake.target, queue=self._mail_queue)
-        return Waiter(org=wake.org, kind=wake.kind, id=wake.target)
+            workflow: Any = Drain.run
+            told: Mailbox | Waiter = Mailbox(org=wake.org, id=wake.target, queue=self._mail_queue)
+        else:
+            workflow, told = Walk.run, Waiter(org=wake.org, kind=wake.kind, id=wake.target)
+        return {
+            "workflow": workflow,
+            "arg": told,
+            "id": workflow_id(wake.kind, wake.target),
+            "task_queue": self._task_queue,
+            "id_reuse_policy": WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            "task_timeout": timedelta(seconds=3),
+            "rpc_timeout": timedelta(seconds=5),
+        }
 
     async def _forget(self, wakes: Sequence[Wake]) -> None:
         of_org: dict[UUID, list[int]] = {}

@@ -67,15 +67,13 @@ class Relay:
 
     async def _batch(self, org: UUID, ids: Sequence[int]) -> int:
         async with self._database.transaction(org, lock_seconds=1) as tx:
-            rows = await queues.lock_events(tx, ids)
-            if rows:
-                events = [_event(row) for row in rows]
+            events = [_event(row) for row in await queues.take_events(tx, ids)]
+            if events:
                 started = await _decide(tx, events)
                 await _exit(tx, events)
                 waiting = await self._attempt(tx, started)
                 await queues.wake(tx, Target.RUN, waiting)
-                await queues.delete_outbox(tx, [row.outbox_id for row in rows])
-        return len(rows)
+        return len(events)
 
     async def _attempt(self, tx: Transaction, runs: Sequence[UUID]) -> list[UUID]:
         """Takes the first steps of new runs; the ones that have more to do or to wait for.

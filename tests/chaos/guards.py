@@ -114,11 +114,17 @@ GUARDS: Sequence[Guard] = (
         [Cut("store/activities.py", " & activities.c.completed_at.is_(None),\n        along=", ",\n        along=")],
     ),
     Guard(
-        "a relay locks the events it takes, a run's id is its event's and its rule's, and both together are unique",
+        "what a relay takes is locked and leaves the outbox, a run's id is its event's and its rule's, "
+        "and both together are unique",
         ["a rule made at most one run or one refusal of an event"],
         "test_two_relays_take_the_same_events",
         [
-            Cut("store/queues.py", "        .with_for_update(of=outbox, skip_locked=True)\n"),
+            Cut("store/queues.py", "    .with_for_update(skip_locked=True)\n"),
+            Cut(
+                "store/queues.py",
+                "    delete(outbox)\n    .where(outbox.c.org_id == ORG, outbox.c.id.in_(_FREE))\n",
+                "    update(outbox)\n    .values(attempts=0)\n    .where(outbox.c.id.in_(_FREE))\n",
+            ),
             Cut("store/executions.py", '"id": run_id(event.id, start.rule),', '"id": uuid7(),'),
             Cut(
                 "store/executions.py",
@@ -135,10 +141,9 @@ GUARDS: Sequence[Guard] = (
         [
             Cut(
                 "triggers/relay.py",
-                "            rows = await queues.lock_events(tx, ids)\n            if rows:\n",
-                "            rows = await queues.lock_events(tx, ids)\n"
-                "            await queues.delete_outbox(tx, ids)\n"
-                "        async with self._database.transaction(org, lock_seconds=1) as tx:\n            if rows:\n",
+                "queues.take_events(tx, ids)]\n            if events:\n",
+                "queues.take_events(tx, ids)]\n"
+                "        async with self._database.transaction(org, lock_seconds=1) as tx:\n            if events:\n",
             )
         ],
     ),
@@ -356,8 +361,9 @@ GUARDS: Sequence[Guard] = (
         [
             Cut(
                 "triggers/dispatch.py",
-                "        poked, refused, away = await self._poke_all(wanted)\n",
-                "        await self._forget(wakes)\n        poked, refused, away = await self._poke_all(wanted)\n",
+                "        poked, refused, away = await self._poke_all(wanted, _Due(due, read))\n",
+                "        await self._forget(wakes)\n"
+                "        poked, refused, away = await self._poke_all(wanted, _Due(due, read))\n",
             )
         ],
     ),

@@ -73,10 +73,20 @@ async def test_rows_taken_by_one_transaction_are_passed_over_by_another(base):
     await add_events(base, 4)
     ids = (await candidates(base))[base.org]
     async with base.transaction() as first, base.transaction() as second:
-        taken = await queues.lock_events(first, ids[:2])
-        rest = await queues.lock_events(second, ids)
-        assert [row.outbox_id for row in taken] == ids[:2]
-        assert [row.outbox_id for row in rest] == ids[2:]
+        taken = await queues.take_events(first, ids[:2])
+        rest = await queues.take_events(second, ids)
+    assert not await candidates(base)
+    numbers = [row.number for row in [*taken, *rest]]
+    assert (len(taken), numbers) == (2, sorted(numbers)), "each by one, in order"
+
+
+async def test_what_a_transaction_took_that_did_not_commit_is_there_again(base):
+    await add_events(base, 2)
+    before = await candidates(base)
+    async with base.transaction() as tx:
+        await queues.take_events(tx, before[base.org])
+        await tx.connection.rollback()
+    assert await candidates(base) == before
 
 
 async def test_the_second_failure_sets_an_event_aside_with_its_error_and_a_retry_lets_it_be_tried_again(base):

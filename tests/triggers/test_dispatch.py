@@ -1,8 +1,10 @@
 """Dispatch: wakes become pokes, each target once, and Temporal being away loses none."""
 
 import asyncio
+import json
 import secrets
 from datetime import timedelta
+from types import SimpleNamespace
 from uuid import uuid4
 
 import pytest
@@ -61,9 +63,43 @@ async def test_each_target_is_poked_once_however_many_wakes_it_has(base, tempora
 async def test_a_workflow_is_told_ids_and_nothing_else(base, temporal):
     run = await start_run(base, on_stage(wait()))
     await dispatch_of(base, temporal).once()
-    history = await temporal.get_workflow_handle(workflow_id("run", run)).fetch_history()
-    (payload,) = history.events[0].workflow_execution_started_event_attributes.input.payloads
-    assert payload.data.decode() == f'{{"org":"{base.org}","kind":"run","id":"{run}"}}'
+    told = {"org": str(base.org), "kind": "run", "id": str(run)}
+    assert await input_of(temporal, Target.RUN, run) == ("Walk", told)
+
+
+async def begins_after(temporal, kind, row):
+    """The seconds for which a new workflow was put off."""
+    history = await temporal.get_workflow_handle(workflow_id(kind, row)).fetch_history()
+    return history.events[0].workflow_execution_started_event_attributes.first_workflow_task_backoff.ToTimedelta()
+
+
+async def test_what_is_due_later_begins_then_and_costs_nothing_before(base, temporal, monkeypatch):
+    clock = SimpleNamespace(monotonic=iter([100.0, 130.0]).__next__)
+    monkeypatch.setattr("triggers.dispatch.time", clock)
+    async with base.transaction() as tx:
+        due = tx.now + timedelta(hours=1)
+        reminder = await reminders.create(tx, {"owner_id": base.rep, "title": "Call", "due_at": due})
+    assert reminder is not None
+    assert await dispatch_of(base, temporal).once() == 1
+    handle = temporal.get_workflow_handle(workflow_id(Target.REMINDER, reminder.id))
+    assert len((await handle.fetch_history()).events) == 1
+    put_off = await begins_after(temporal, Target.REMINDER, reminder.id)
+    # But for the half minute that the relay stood still after it had looked.
+    assert timedelta(minutes=59) < put_off < timedelta(minutes=59, seconds=30)
+
+
+async def test_what_has_a_workflow_already_is_poked_and_looks_at_once(base, temporal):
+    async with base.transaction() as tx:
+        due = tx.now + timedelta(hours=1)
+        reminder = await reminders.create(tx, {"owner_id": base.rep, "title": "Call", "due_at": due})
+    assert reminder is not None
+    await dispatch_of(base, temporal).once()
+    async with base.transaction() as tx:
+        await queues.wake(tx, Target.REMINDER, [reminder.id])
+    await dispatch_of(base, temporal).once()
+    assert await signals(temporal, "reminder", reminder.id) == 1
+    history = await temporal.get_workflow_handle(workflow_id(Target.REMINDER, reminder.id)).fetch_history()
+    assert EventType.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED in [event.event_type for event in history.events]
 
 
 async def test_a_row_that_is_closed_is_not_poked_and_its_wakes_go(base, temporal):
@@ -95,20 +131,16 @@ async def input_of(temporal, kind, row):
     history = await temporal.get_workflow_handle(workflow_id(kind, row)).fetch_history()
     started = history.events[0].workflow_execution_started_event_attributes
     (payload,) = started.input.payloads
-    return started.workflow_type.name, payload.data.decode()
+    return started.workflow_type.name, json.loads(payload.data)
 
 
 async def test_an_enrollment_is_walked_and_its_mailbox_drained_on_a_queue_of_its_own(base, temporal):
     enrollment, box = await written(base)
     assert await dispatch_of(base, temporal, "busy").once() == 2
-    assert await input_of(temporal, Target.ENROLLMENT, enrollment) == (
-        "Walk",
-        f'{{"org":"{base.org}","kind":"enrollment","id":"{enrollment}"}}',
-    )
-    assert await input_of(temporal, Target.MAILBOX, box) == (
-        "Drain",
-        f'{{"org":"{base.org}","id":"{box}","queue":"busy-mail"}}',
-    )
+    walked = {"org": str(base.org), "kind": "enrollment", "id": str(enrollment)}
+    assert await input_of(temporal, Target.ENROLLMENT, enrollment) == ("Walk", walked)
+    drained = {"org": str(base.org), "id": str(box), "queue": "busy-mail"}
+    assert await input_of(temporal, Target.MAILBOX, box) == ("Drain", drained)
 
 
 async def test_a_mailbox_is_poked_once_for_many_messages(base, temporal):
@@ -132,7 +164,7 @@ async def test_a_message_that_is_written_later_pokes_the_drain_that_runs(base, t
     await advance(base, other.enrollment, Target.ENROLLMENT)
     await dispatch.once()
     assert await signals(temporal, Target.MAILBOX, box) == 2
-    assert await signals(temporal, Target.ENROLLMENT, enrollment) == 1
+    assert await signals(temporal, Target.ENROLLMENT, enrollment) == 0
 
 
 async def test_a_deleted_mailbox_is_poked_because_its_messages_must_be_told(base, temporal):
@@ -234,8 +266,8 @@ async def test_one_refused_wake_does_not_hold_up_the_others(base, temporal):
 
     async def poke_but_refuse_one(client, wake):
         if wake.target != good:
-            return RPCStatusCode.INVALID_ARGUMENT.name
-        return await poke(client, wake)
+            raise RPCError("it is at its limit", RPCStatusCode.INVALID_ARGUMENT, b"")
+        await poke(client, wake)
 
     dispatch._poke = poke_but_refuse_one
     assert await dispatch.once() == 2

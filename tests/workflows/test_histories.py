@@ -119,6 +119,13 @@ async def stuck(working, hurrying):
     return await working.handle(run).fetch_history()
 
 
+async def begun_when_it_is_due(working, hurrying):
+    await people(hurrying)
+    reminder = await hurrying.remind(timedelta(hours=18), title="Ring Rob")
+    await hurrying.ends(reminder, Target.REMINDER)
+    return await hurrying.handle(reminder, Target.REMINDER).fetch_history()
+
+
 async def stuck_and_retried(working, hurrying):
     """The retry is a new workflow under the same id."""
     run = await working.run(
@@ -208,7 +215,7 @@ async def drain_continued_as_new(working, hurrying):
 
 SCENARIOS = (
     in_its_first_wait, through_two_waits, poked_while_waiting, done_at_once, continued_as_new,
-    a_reminder_fired_and_escalated, stuck, stuck_and_retried,
+    a_reminder_fired_and_escalated, begun_when_it_is_due, stuck, stuck_and_retried,
     enrollment_of_three_mails, enrollment_that_waits_for_its_mail,
     drain_woken_while_it_lingers, drain_at_a_pace_that_ends, drain_continued_as_new,
 )  # fmt: skip

@@ -19,6 +19,7 @@ from domain.words import Target
 from runtime.settings import Settings
 from runtime.wiring import sender, worker
 from store import executions, queues, reminders
+from store.queues import Wake
 from store.transaction import Database
 from tests.conftest import Base
 from tests.driving import advance, enroll, enrolled, make_contact, match_all, start_run, until
@@ -68,6 +69,10 @@ class Working:
         finally:
             over.set()
             await flow_
+
+    async def poke(self, id_: UUID, kind: Target) -> None:
+        """As a relay does that was late with it: whatever has become of the row."""
+        await self._dispatch._poke(self.client, Wake(self.base.org, kind, id_, ()))
 
     async def run(self, document: RuleDocument, name: str = "Rule", **deal: Any) -> UUID:
         """A new run whose workflow was started."""
