@@ -74,7 +74,7 @@ class Storm:
     def _whole(self) -> bool:
         """Whether every process runs."""
         stack = self._stack
-        servers = stack.postgres.running and stack.temporal is not None and stack.temporal.running
+        servers = all(server.running for server in stack.servers.values())
         return servers and self._mail.running and all(stack.service(name).running for name in stack.names)
 
     async def _kill(self, fault: Fault) -> None:
@@ -203,16 +203,10 @@ class Storm:
             await asyncio.sleep(0.1)
 
     def _child(self, victim: str) -> Child:
-        match victim:
-            case "mail":
-                return self._mail.child
-            case "postgres":
-                return self._stack.postgres.child
-            case "temporal":
-                assert self._stack.temporal is not None  # noqa: S101  # the storm starts its own
-                return self._stack.temporal.child
-            case _:
-                return self._stack.service(victim)
+        if victim == "mail":
+            return self._mail.child
+        server = self._stack.servers.get(victim)
+        return server.child if server else self._stack.service(victim)
 
 
 def _said_ready(child: Child) -> bool:

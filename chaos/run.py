@@ -29,14 +29,15 @@ from cli.demo.judge import Tables, Verdict
 from cli.demo.mail_host import MailHost
 from cli.demo.office import GaveUp, Office, Outside
 from runtime import obtain
-from runtime.attaching import temporal_server
+from runtime.attaching import temporal_server, temporal_sql_tool
 from runtime.folders import CHECKOUT
 from runtime.processes import DATABASE, Stack
 from runtime.settings import EmbeddedSettings
 from runtime.trouble import TroubleError
 
 _SETTLING_SECONDS = 240.0
-"""The longest until nothing is left to come: the last sequence's days, and a mailbox's longest pause after trouble."""
+"""The longest until nothing is left to come: the last sequence's days, a mailbox's longest pause after trouble; and
+half the storm's own length, where all of it was missed."""
 _PATIENCE = 180.0
 """Real seconds a client goes on trying: longer than all that may keep the API from answering, one after another."""
 _SMALL_LOG = "96MB"
@@ -76,6 +77,9 @@ async def run(seed: int, minutes: float, *, scenario: str | None = None, keep: b
     console = Console(stderr=True, highlight=False)
     seconds = minutes * 60
     told = SCENARIOS[scenario] if scenario else None
+    if told and told.temporal_on_postgres and found.kind is obtain.Kind.CLI:
+        message = "The `temporal` command keeps its histories in SQLite only; this scenario needs the plain server."
+        raise TroubleError(message)
     console.print(f"Seed {seed}: {told.says if told else 'a storm'}; {seconds:.0f} s.")
     folder = EmbeddedSettings().home / "chaos" / f"{seed}-{datetime.now(UTC):%Y%m%dT%H%M%S}"
     faults = told.faults(seconds) if told else _faults(seed, seconds, console)
@@ -164,6 +168,7 @@ class _Run:
             relays=len(RELAYS),
             scale=SCALE,
             postgres_options=options,
+            temporal_sql_tool=temporal_sql_tool() if scenario and scenario.temporal_on_postgres else None,
             route=self._routes.route,
             tell=self._tell,
         )
@@ -213,7 +218,7 @@ class _Run:
         self._tell("the storm is over; everything runs again")
         figures = self._outcome.figures
         said = since = 0.0
-        while since < _SETTLING_SECONDS:
+        while since < _SETTLING_SECONDS + self._seconds / 2:
             since = time.monotonic() - restored
             late, left = await overdue(tables, since), await left_to_come(tables)
             if _CAUGHT_UP not in figures and not late:

@@ -15,10 +15,22 @@ class Scenario:
     faults: Callable[[float], Sequence[Fault]]
     small_disks: bool = False
     """Whether the stores have small disks of their own, which can be filled."""
+    temporal_on_postgres: bool = False
+    """Whether Temporal keeps its histories in a PostgreSQL of its own."""
 
 
 def _temporal_away(seconds: float) -> Sequence[Fault]:
     return [Fault(seconds / 12, Kind.OUTAGE, "temporal", seconds * 10 / 12)]
+
+
+def _temporals_store_away(seconds: float) -> Sequence[Fault]:
+    return [
+        Fault(seconds * 0.1, Kind.OUTAGE, "temporal-postgres", seconds * 0.3),
+        # Who is started while its store is away has to wait for it.
+        Fault(seconds * 0.5, Kind.OUTAGE, "temporal-postgres", seconds * 0.15),
+        Fault(seconds * 0.55, Kind.KILL, "temporal"),
+        Fault(seconds * 0.8, Kind.KILL, "temporal-postgres"),
+    ]
 
 
 def _full_disks(seconds: float) -> Sequence[Fault]:
@@ -42,6 +54,12 @@ def _slow_deploy(seconds: float) -> Sequence[Fault]:
 SCENARIOS: Mapping[str, Scenario] = {
     "temporal-away": Scenario(
         "Temporal is away for ten of twelve minutes, while everything falls due", 12, _temporal_away
+    ),
+    "temporals-store-away": Scenario(
+        "Temporal lives, and the PostgreSQL that keeps its histories does not",
+        2,
+        _temporals_store_away,
+        temporal_on_postgres=True,
     ),
     "full-disks": Scenario(
         "the disk of our PostgreSQL is full, that of Temporal, both", 2, _full_disks, small_disks=True
