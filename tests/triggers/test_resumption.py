@@ -186,6 +186,7 @@ async def everything_done(base, ids):
     assert await base.value("SELECT count(*) FROM wakes") == 0
 
 
+@pytest.mark.timeout(1800)
 async def test_many_are_paused_and_resumed_again_and_again_while_their_waits_end_and_each_step_is_taken_once(
     base, box, thorough
 ):
