@@ -16,9 +16,10 @@ from triggers.sweep import BATCH
 
 SCALE = 60
 _LOOK = 0.02
+# One that listens is told of a notice in a transaction that seems to have begun when it last said something.
 _OPEN = """
 SELECT coalesce(1000 * extract(epoch FROM max(clock_timestamp() - xact_start)), 0)::float8 FROM pg_stat_activity
-WHERE datname = current_database() AND pid <> pg_backend_pid()
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'
 """
 _KEPT = "SELECT count(*) FROM executions WHERE definition_id = $1 AND awaits = 'resume'"
 _PAST = "SELECT count(*) FROM executions WHERE definition_id = $1 AND status = 'ended'"
