@@ -147,7 +147,7 @@ class _Batch:
         batch = cls(tx, ids, [_Walk(one, messages.get(one.message_id)) for one in due])
         for walk in batch._walks:
             if walk.paused:
-                await batch._stay(walk)
+                walk.stay()
         return batch
 
     def may_go(self, most: int) -> list["_Walk"]:
@@ -239,16 +239,6 @@ class _Batch:
             for execution, made in of.items()
         }
 
-    async def _stay(self, walk: "_Walk") -> None:
-        """Its sequence is paused; unless it was resumed while this waited for the execution's lock."""
-        if walk.execution.awaits == Awaits.RESUME:
-            walk.answer = _DONE
-        elif await definitions.is_paused(self._tx, walk.execution.definition_id):
-            walk.answer = _DONE
-            walk.stands(None, awaits=Awaits.RESUME)
-        else:
-            walk.answer = Answer(seconds=0)
-
     async def rest(self) -> dict[UUID, Answer | StepUnable]:
         """Writes where all of them stand; what has not come to rest goes on at once."""
         answers: dict[UUID, Answer | StepUnable] = dict.fromkeys(self._ids, _DONE)
@@ -333,6 +323,12 @@ class _Walk:
             awaits=awaits,
             waits=waits.model_dump(mode="json") if waits else None,
         )
+
+    def stay(self) -> None:
+        """Its sequence is paused. If it was resumed meanwhile, the relay finds that this one awaits what has come."""
+        self.answer = _DONE
+        if self.execution.awaits != Awaits.RESUME:
+            self.stands(None, awaits=Awaits.RESUME)
 
     def finished(self, decision: Finished) -> None:
         """The message it has written last and where it stood are kept as they were."""

@@ -11,7 +11,21 @@ from rich.console import Console
 from rich.table import Column, Table
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 
-from bench import accept, bulk, first_attempt, instances, lapse, latency, mail, page, runs, sleepers, soak, startup
+from bench import (
+    accept,
+    bulk,
+    first_attempt,
+    instances,
+    lapse,
+    latency,
+    mail,
+    page,
+    pauses,
+    runs,
+    sleepers,
+    soak,
+    startup,
+)
 from bench.bed import Size, bed
 from bench.chart import bars
 from bench.machine import machine
@@ -33,6 +47,7 @@ _PARTS: dict[str, tuple[str, Callable[[Size], Awaitable[list[Row]]]]] = {
     "latency": ("how late timers are, how soon an event has its effect, and a stop its peace", latency.rows),
     "sleepers": ("what waiting costs: bytes, memory, and waking with all asleep", sleepers.rows),
     "bulk": ("enrolling ten thousand, and the sweep among a million", bulk.rows),
+    "pauses": ("a sequence paused and resumed with all inside", pauses.rows),
     "lapse": ("how late steps are in time-lapse", lapse.rows),
     "mail": ("emails a second and what each costs", mail.rows),
 }

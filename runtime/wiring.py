@@ -26,7 +26,7 @@ from triggers.dispatch import Dispatch, TemporalAway
 from triggers.letters import Letters
 from triggers.loops import repeat
 from triggers.relay import Relay
-from triggers.sweep import Retention, Sweep
+from triggers.sweep import Resumption, Retention, Sweep
 from workflows.drain import Drain
 from workflows.walk import Walk
 
@@ -81,6 +81,7 @@ async def serve_relay(settings: Settings, interceptors: Sequence[Interceptor] = 
     relay = Relay(crossing, app, first_attempt=settings.first_attempt)
     dispatch = Dispatch(crossing, app, _Patient(interceptors).client, settings.task_queue)
     sweep, retention, letters = Sweep(crossing, app), Retention(crossing, app), Letters(crossing, app)
+    resumption = Resumption(crossing, app)
     stopping = until_told()
     facts, wakes, mail = asyncio.Event(), asyncio.Event(), asyncio.Event()
     log.info("ready")
@@ -89,6 +90,7 @@ async def serve_relay(settings: Settings, interceptors: Sequence[Interceptor] = 
         repeat("relay", relay.once, pause=POLL, stopping=stopping, hint=facts, apart=APART),
         repeat("dispatch", dispatch.once, pause=POLL, stopping=stopping, hint=wakes, apart=APART),
         repeat("letters", letters.once, pause=POLL, stopping=stopping, hint=mail),
+        repeat("resumption", resumption.once, pause=POLL, stopping=stopping),
         repeat("sweep", sweep.once, pause=SWEEP_EVERY, stopping=stopping),
         repeat("retention", retention.once, pause=RETAIN_EVERY, stopping=stopping),
     )

@@ -15,7 +15,6 @@ from sqlalchemy import (
     exists,
     func,
     insert,
-    literal,
     or_,
     select,
     tuple_,
@@ -27,7 +26,7 @@ from uuid_utils.compat import uuid7
 from domain.decide import Places, places
 from domain.documents import Document, RuleDocument, SequenceDocument, check, references, sends_mail
 from domain.match import Activation, Rule
-from domain.words import Awaits, DefinitionStatus, Kind, MessageStatus, Target
+from domain.words import DefinitionStatus, Kind, MessageStatus, Target
 from store import queues
 from store.errors import Duplicate, IllegalTransition, Invalid, NotFound, SequenceNotReady, Stale
 from store.events import Record
@@ -147,13 +146,6 @@ async def archive(tx: Transaction, id: UUID, *, expected: int | None, kind: Noun
     if kind is Kind.SEQUENCE and found.status == DefinitionStatus.PAUSED:
         await _resume(tx, id)
     return await _touch(tx, found, {"status": DefinitionStatus.ARCHIVED.value})
-
-
-async def is_paused(tx: Transaction, id: UUID) -> bool:
-    """Whether one is paused, and for as long as this transaction lasts."""
-    statement = select(definitions.c.status).where(definitions.c.org_id == tx.org, definitions.c.id == id)
-    status = (await tx.execute(statement.with_for_update(read=True))).scalar_one()
-    return bool(status == DefinitionStatus.PAUSED)
 
 
 async def get(tx: Transaction, id: UUID, kind: Noun = Kind.RULE) -> Record:
@@ -285,17 +277,9 @@ async def _can_send(tx: Transaction) -> None:
 
 
 async def _resume(tx: Transaction, id: UUID) -> None:
-    """Ends a sequence's pause: what it kept from going on is looked at, and its mail may leave again."""
+    """Ends a sequence's pause: its mail may leave again, and the relay lets those inside go on, batch by batch."""
     still = (pauses.c.org_id == tx.org, pauses.c.definition_id == id, pauses.c.until.is_(None))
     await tx.execute(update(pauses).where(*still).values(until=func.greatest(pauses.c.since, tx.now)))
-    waiting = (
-        update(executions)
-        .where(executions.c.org_id == tx.org, executions.c.definition_id == id, executions.c.awaits == Awaits.RESUME)
-        .values(due_at=tx.now, awaits=None)
-        .returning(executions.c.id, executions.c.kind)
-        .cte("waiting")
-    )
-    await tx.execute(select(literal(1)).add_cte(queues.waking(tx, waiting.c.kind, waiting)))
     unsent = (
         select(intents.c.destination_id)
         .join(executions, (executions.c.org_id == intents.c.org_id) & (executions.c.id == intents.c.execution_id))

@@ -398,6 +398,24 @@ async def wake(tx: Transaction, ids: Iterable[UUID]) -> None:
     await tx.execute(select(literal(1)).add_cte(queues.waking(tx, woken.c.kind, woken)))
 
 
+async def go_on(tx: Transaction, ids: Iterable[UUID]) -> int:
+    """Wakes those that await the resume of their sequence; how many. One that somebody else has locked is left out."""
+    here = select(executions.c.id).where(
+        executions.c.org_id == tx.org, executions.c.id.in_(list(ids)), executions.c.awaits == Awaits.RESUME
+    )
+    kept = here.order_by(executions.c.id).with_for_update(key_share=True, skip_locked=True).cte("kept")
+    woken = (
+        update(executions)
+        .where(executions.c.org_id == tx.org, executions.c.id == kept.c.id)
+        .values(due_at=tx.now, awaits=None, sweeps=0, sweep_after=None)
+        .returning(executions.c.id, executions.c.kind)
+        .cte("woken")
+    )
+    counted = select(func.count()).select_from(woken)
+    count: int = (await tx.execute(counted.add_cte(queues.waking(tx, woken.c.kind, woken)))).scalar_one()
+    return count
+
+
 async def get(tx: Transaction, id: UUID, kind: Target) -> Record:
     """A run or an enrollment. Raises `NotFound`."""
     statement = select(executions).where(

@@ -223,6 +223,37 @@ SELECT org_id, kind, id FROM (
 _OLDEST_WAKE = text("SELECT extract(epoch FROM clock_timestamp() - min(created_at)) FROM wakes WHERE failed_at IS NULL")
 
 
+# From one sequence to the next that keeps somebody, however many it keeps.
+_RESUMED = text("""
+WITH RECURSIVE kept(org_id, definition_id) AS (
+  (SELECT org_id, definition_id FROM executions WHERE awaits = 'resume' ORDER BY org_id, definition_id LIMIT 1)
+  UNION ALL
+  SELECT next.org_id, next.definition_id FROM kept CROSS JOIN LATERAL (
+    SELECT org_id, definition_id FROM executions
+    WHERE awaits = 'resume' AND (org_id, definition_id) > (kept.org_id, kept.definition_id)
+    ORDER BY org_id, definition_id LIMIT 1
+  ) next
+)
+SELECT d.org_id, d.id AS definition_id, free.id FROM kept
+JOIN definitions d ON d.org_id = kept.org_id AND d.id = kept.definition_id AND d.status <> 'paused'
+CROSS JOIN LATERAL (
+  SELECT id FROM executions WHERE awaits = 'resume' AND org_id = d.org_id AND definition_id = d.id LIMIT :each
+) free
+WHERE (SELECT count(*) FROM (SELECT FROM wakes WHERE org_id = d.org_id AND failed_at IS NULL LIMIT :each) w) < :each
+""")
+
+
+async def resumed(connection: AsyncConnection, each: int) -> list[tuple[UUID, list[UUID]]]:
+    """Who awaits the resume of a sequence that is not paused: an organization and at most `each`, for each sequence.
+
+    None of an organization of which as many wakes are still to be given.
+    """
+    found: dict[tuple[UUID, UUID], list[UUID]] = {}
+    for row in await connection.execute(_RESUMED, {"each": each}):
+        found.setdefault((row.org_id, row.definition_id), []).append(row.id)
+    return [(org, ids) for (org, _), ids in found.items()]
+
+
 _SWEPT = {
     Target.RUN: executions,
     Target.ENROLLMENT: executions,

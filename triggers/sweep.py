@@ -1,10 +1,12 @@
-"""The sweep: finds open rows that are overdue and were not poked, and what retention lets go."""
+"""The sweep: finds open rows that are overdue and were not poked, who may go on, and what retention lets go."""
 
-from store import queues, retention
+from store import executions, queues, retention
 from store.transaction import Database
 
 PASS = 200
 """Rows woken in one pass."""
+BATCH = 200
+"""Those of one sequence that go on in one transaction."""
 
 
 class Sweep:
@@ -26,6 +28,28 @@ class Sweep:
                 for kind, ids in of_org.items():
                     await queues.sweep(tx, kind, ids)
                     count += len(ids)
+        return count
+
+
+class Resumption:
+    """Lets those go on whom a sequence has kept still, once it is not paused any more.
+
+    However many they are, a resume is one small transaction, and so is each batch of them. The next
+    follows when most of the last was poked, so whatever else an organization does is not behind them all.
+    """
+
+    def __init__(self, crossing: Database, database: Database) -> None:
+        self._crossing = crossing
+        self._database = database
+
+    async def once(self) -> int:
+        """How many go on: at most `BATCH` of each sequence."""
+        async with self._crossing.crossing() as connection:
+            found = await queues.resumed(connection, BATCH)
+        count = 0
+        for org, ids in found:
+            async with self._database.transaction(org, lock_seconds=1) as tx:
+                count += await executions.go_on(tx, ids)
         return count
 
 

@@ -14,7 +14,6 @@ from store.errors import IllegalTransition, NotFound, UnknownReference
 from tests.driving import (
     act,
     advance,
-    blocked,
     claimed,
     enroll,
     enrolled,
@@ -31,10 +30,10 @@ from tests.driving import (
     task,
     the_execution,
     the_message,
-    until,
     wait,
     written,
 )
+from triggers.sweep import Resumption
 
 
 @pytest.fixture
@@ -290,6 +289,7 @@ async def test_pauses_that_overlap_count_once(base, box):
     assert (await the_execution(base))["awaits"] == "resume"
     await base.pass_time(2 * day)
     await do(base, definitions.activate, made, None, expected=None, kind=Kind.SEQUENCE)  # to day 4
+    assert await Resumption(base.crossing, base.app).once() == 1
     row = await the_execution(base)
     assert (row["awaits"], row["due_at"] is not None) == (None, True)
     assert {"kind": "enrollment", "target_id": id_} in await base.rows("SELECT kind, target_id FROM wakes")
@@ -307,19 +307,6 @@ async def test_a_wait_until_a_clock_time_is_not_moved_by_a_pause(base, box):
     row = await the_execution(base)
     assert row["due_at"] == planned or row["step"] is None  # the Monday may have come meanwhile
     assert row["due_at"] is None or "pauses" not in [link["rule"] for link in row["waits"]["chain"]]
-
-
-async def test_a_resume_that_commits_while_advance_is_about_to_park_is_not_overlooked(base, box):
-    id_ = await enrolled(base, sequence(wait("wait", 3, "days"), task()))
-    made = (await the_execution(base))["definition_id"]
-    await do(base, definitions.pause, made, expected=None, kind=Kind.SEQUENCE)
-    async with base.transaction() as tx:
-        await definitions.activate(tx, made, None, expected=None, kind=Kind.SEQUENCE)
-        looking = asyncio.create_task(advance(base, id_, "enrollment"))
-        await until(lambda: blocked(base), "advance at the lock of the sequence")
-    assert (await looking).seconds == 0
-    assert (await the_execution(base))["awaits"] is None
-    assert (await advance(base, id_, "enrollment")).seconds > 0
 
 
 async def test_a_stop_during_a_pause_ends_it_and_closes_the_pause(base, box):
