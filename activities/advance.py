@@ -71,7 +71,7 @@ class Advance:
         """Raises only coded `ApplicationError`s, whose text holds no data of any record."""
         try:
             if waiter.kind is Target.REMINDER:
-                async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
+                async with self._database.transaction(waiter.org, lock_seconds=1, planned=True) as tx:
                     return await advance_reminder(tx, waiter.id)
             return await self._run(waiter)
         except Exception as error:  # noqa: BLE001  (every error leaves as a code: its text may hold personal data)
@@ -81,7 +81,7 @@ class Advance:
 
     async def _run(self, waiter: Waiter) -> Answer:
         try:
-            async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
+            async with self._database.transaction(waiter.org, lock_seconds=1, planned=True) as tx:
                 answer = (await advance_all(tx, [waiter.id]))[waiter.id]
         except StepUnable as unable:
             return await self._stick(waiter, unable.cause, unable.step, unable.steps)
@@ -101,9 +101,9 @@ class Advance:
         Another may have helped the `step` in between and gone past it: then the run is looked at again.
         """
         if steps:
-            async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
+            async with self._database.transaction(waiter.org, lock_seconds=1, planned=True) as tx:
                 await advance_all(tx, [waiter.id], most=steps)
-        async with self._database.transaction(waiter.org, lock_seconds=1) as tx:
+        async with self._database.transaction(waiter.org, lock_seconds=1, planned=True) as tx:
             owner = await identity.who_mends(tx, waiter.id)
             stuck = await executions.get_stuck(tx, waiter.id, cause.reason, cause.detail, owner, step=step)
         return _DONE if stuck else Answer(seconds=0)

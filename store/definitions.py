@@ -2,15 +2,17 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy import (
     Column,
     ColumnElement,
+    Select,
     Table,
     Text,
+    bindparam,
     cast,
     exists,
     func,
@@ -31,6 +33,7 @@ from store import queues
 from store.errors import Duplicate, IllegalTransition, Invalid, NotFound, SequenceNotReady, Stale
 from store.events import Record
 from store.pages import Page, Span, equal, page
+from store.rowsets import ORG
 from store.tables import (
     activations,
     definitions,
@@ -196,13 +199,24 @@ async def rules(tx: Transaction, since: datetime) -> list[Rule]:
     A version switched on again after a pause counts from then. The latest activation of each rule
     is always among them, so that a refusal can name its version.
     """
+    found: dict[UUID, list[Activation]] = {}
+    for row in await tx.execute(_rules(), {"the_org": tx.org, "since": since}):
+        found.setdefault(row.definition_id, []).append(
+            Activation(row.version_id, read(row.document), row.since, row.until)
+        )
+    return [Rule(id, tuple(of_rule)) for id, of_rule in found.items()]
+
+
+@cache
+def _rules() -> Select[Any]:
+    since = bindparam("since", type_=activations.c.since.type)
     later = activations.alias("later")
     superseded = exists().where(
         later.c.org_id == activations.c.org_id,
         later.c.definition_id == activations.c.definition_id,
         tuple_(later.c.since, later.c.id) > tuple_(activations.c.since, activations.c.id),
     )
-    statement = (
+    return (
         select(activations, cast(versions.c.document, Text).label("document"))
         .join(
             definitions,
@@ -213,19 +227,13 @@ async def rules(tx: Transaction, since: datetime) -> list[Rule]:
             (versions.c.org_id == activations.c.org_id) & (versions.c.id == activations.c.version_id),
         )
         .where(
-            activations.c.org_id == tx.org,
+            activations.c.org_id == ORG,
             definitions.c.kind == "rule",
             definitions.c.status.in_([DefinitionStatus.ACTIVE, DefinitionStatus.PAUSED]),
             or_(activations.c.until.is_(None), activations.c.until > since, ~superseded),
         )
         .order_by(activations.c.definition_id, activations.c.since.desc(), activations.c.id.desc())
     )
-    found: dict[UUID, list[Activation]] = {}
-    for row in await tx.execute(statement):
-        found.setdefault(row.definition_id, []).append(
-            Activation(row.version_id, read(row.document), row.since, row.until)
-        )
-    return [Rule(id, tuple(of_rule)) for id, of_rule in found.items()]
 
 
 @lru_cache(maxsize=1000)

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, Text, cast, func, insert, or_, select, update
+from sqlalchemy import Select, Text, cast, func, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.sql.dml import ReturningInsert
 from uuid_utils.compat import uuid7
@@ -29,7 +29,7 @@ from store.events import Fact, Record
 from store.facts import Links
 from store.pages import Page, Span, equal, page
 from store.rowsets import filled, filling
-from store.tables import activations, contacts, deals, holds, pauses, versions
+from store.tables import activations, contacts, holds, pauses, versions
 from store.tables import definitions as definition_table
 from store.tables import executions as table
 from store.transaction import Origin, Transaction
@@ -147,26 +147,27 @@ async def take_out(tx: Transaction, contact: UUID, sequence: UUID | None) -> lis
 
 async def inside(tx: Transaction, changed: Collection[UUID]) -> list[tuple[Record, SequenceDocument]]:
     """The enrollments that a change of these contacts and deals may end: open ones of sequences with exits."""
-    of_deals = select(deals.c.contact_id).where(deals.c.org_id == tx.org, deals.c.id.in_(changed))
-    statement = (
-        select(
-            table.c.id,
-            table.c.contact_id,
-            table.c.company_id,
-            table.c.deal_id,
-            table.c.started_at,
-            cast(versions.c.document, Text).label("document"),
-        )
-        .join(versions, (versions.c.org_id == table.c.org_id) & (versions.c.id == table.c.version_id))
-        .where(
-            table.c.org_id == tx.org,
-            table.c.contact_id.in_(changed) | table.c.contact_id.in_(of_deals) | table.c.deal_id.in_(changed),
-            table.c.kind == Target.ENROLLMENT,
-            table.c.status != ExecutionStatus.ENDED,
-            versions.c.document.has_key("exits"),
-        )
-    )
-    return [(row, definitions.read_sequence(row.document)) for row in await tx.execute(statement)]
+    found = await tx.execute(_INSIDE, {"org": tx.org, "changed": list(changed)})
+    return [(row, definitions.read_sequence(row.document)) for row in found]
+
+
+# Each part by an index of its own, however many are enrolled.
+_INSIDE = text("""
+WITH people AS (
+  SELECT id FROM unnest(CAST(:changed AS uuid[])) AS changed(id)
+  UNION SELECT contact_id FROM deals WHERE org_id = :org AND id = ANY(CAST(:changed AS uuid[]))
+), concerned AS (
+  SELECT x.id FROM people JOIN executions x ON x.org_id = :org AND x.contact_id = people.id
+  WHERE x.kind = 'enrollment' AND x.status <> 'ended'
+  UNION
+  SELECT x.id FROM executions x WHERE x.org_id = :org AND x.deal_id = ANY(CAST(:changed AS uuid[]))
+  AND x.kind = 'enrollment' AND x.status <> 'ended'
+)
+SELECT x.id, x.contact_id, x.company_id, x.deal_id, x.started_at, CAST(v.document AS text) AS document
+FROM concerned JOIN executions x ON x.org_id = :org AND x.id = concerned.id
+JOIN versions v ON v.org_id = x.org_id AND v.id = x.version_id
+WHERE v.document ? 'exits'
+""")
 
 
 async def exit_met(tx: Transaction, decided: Mapping[UUID, ExitMet]) -> None:

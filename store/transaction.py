@@ -102,6 +102,7 @@ class Transaction:
 
 _OPEN = text(
     "SELECT set_config('app.org', :org, true), set_config('lock_timeout', :lock, true),"
+    " set_config('plan_cache_mode', :plans, true),"
     " business_now() AS now, (SELECT scale FROM clock) AS scale"
 )
 
@@ -154,14 +155,15 @@ class Database:
 
     @asynccontextmanager
     async def transaction(
-        self, org: UUID, origin: Origin = SYSTEM, *, lock_seconds: float = 5
+        self, org: UUID, origin: Origin = SYSTEM, *, lock_seconds: float = 5, planned: bool = False
     ) -> AsyncIterator[Transaction]:
         """Commits when the block ends, rolls back when it raises.
 
         Waits for any one lock at most `lock_seconds`. A pooled connection that turns out to be
-        dead is replaced once.
+        dead is replaced once. What is `planned` takes the plan that the server has of a statement whatever its values
+        are: where the same few go by keys again and again, planning each time costs more than they do.
         """
-        connection, opened = await self._open(org, lock_seconds)
+        connection, opened = await self._open(org, lock_seconds, planned=planned)
         try:
             transaction = Transaction(connection, org, opened.now, opened.scale, origin)
             yield transaction
@@ -220,8 +222,9 @@ class Database:
         """Before it nothing has happened, after it all of it has."""
         await connection.commit()
 
-    async def _open(self, org: UUID, lock_seconds: float) -> tuple[AsyncConnection, Any]:
-        values = {"org": str(org), "lock": f"{int(lock_seconds * 1000)}ms"}
+    async def _open(self, org: UUID, lock_seconds: float, *, planned: bool) -> tuple[AsyncConnection, Any]:
+        plans = "force_generic_plan" if planned else "auto"
+        values = {"org": str(org), "lock": f"{int(lock_seconds * 1000)}ms", "plans": plans}
         for last_try in (False, True):
             connection = await self._engine.connect()
             try:

@@ -66,7 +66,7 @@ class Relay:
         return count
 
     async def _batch(self, org: UUID, ids: Sequence[int]) -> int:
-        async with self._database.transaction(org, lock_seconds=1) as tx:
+        async with self._database.transaction(org, lock_seconds=1, planned=True) as tx:
             events = [_event(row) for row in await queues.take_events(tx, ids)]
             if events:
                 started = await _decide(tx, events)

@@ -143,7 +143,8 @@ GUARDS: Sequence[Guard] = (
                 "triggers/relay.py",
                 "queues.take_events(tx, ids)]\n            if events:\n",
                 "queues.take_events(tx, ids)]\n"
-                "        async with self._database.transaction(org, lock_seconds=1) as tx:\n            if events:\n",
+                "        async with self._database.transaction(org, lock_seconds=1, planned=True) as tx:\n"
+                "            if events:\n",
             )
         ],
     ),

@@ -92,28 +92,28 @@ async def relayed(base, statements, count, *, first_attempt=False):
     return len(statements())
 
 
-async def test_a_batch_of_events_is_matched_in_seven_statements_however_many_they_are(base, statements):
+async def test_a_batch_of_events_is_matched_in_six_statements_however_many_they_are(base, statements):
     await switch_on(base, on_stage(wait()))
     for count in (1, 5, 50):
-        # Lock, rules, facts, runs, exits, wakes, delete.
-        assert await relayed(base, statements, count) == 7
+        # Take, rules, facts, runs, exits, wakes.
+        assert await relayed(base, statements, count) == 6
 
 
-async def test_a_batch_that_is_refused_takes_six_and_one_that_concerns_nobody_four(base, statements):
-    assert await relayed(base, statements, 3) == 4  # no rule at all: lock, rules, exits, delete
+async def test_a_batch_that_is_refused_takes_five_and_one_that_concerns_nobody_three(base, statements):
+    assert await relayed(base, statements, 3) == 3  # no rule at all: take, rules, exits
     await switch_on(base, on_stage(wait(), to=["negotiation"]))
-    assert await relayed(base, statements, 3) == 4  # no rule hears of these: no facts are read
+    assert await relayed(base, statements, 3) == 3  # no rule hears of these: no facts are read
     await switch_on(base, on_stage(wait(), conditions=is_("deal.valueCents", "gt", 1)), "Other")
-    assert await relayed(base, statements, 3) == 6
+    assert await relayed(base, statements, 3) == 5
 
 
-async def test_a_batch_of_runs_of_three_steps_is_matched_and_finished_in_twelve_statements(base, statements):
+async def test_a_batch_of_runs_of_three_steps_is_matched_and_finished_in_eleven_statements(base, statements):
     await switch_on(base, on_stage(task(), act("set", "set_field", field="deal.title", value="New"),
                                    act("tell", "notify", title="Look")))  # fmt: skip
     for count in (1, 5, 50):
-        # The six of the match but for the wakes, as nothing is left to wait for; then lock, facts, tasks with events,
+        # The five of the match but for the wakes, as nothing is left to wait for; then lock, facts, tasks with events,
         # deals with events, notifications, effects with ends. Beside them a savepoint and its release.
-        assert await relayed(base, statements, count, first_attempt=True) == 6 + 6
+        assert await relayed(base, statements, count, first_attempt=True) == 5 + 6
 
 
 async def test_an_email_step_takes_six_statements(base, statements):
