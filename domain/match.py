@@ -3,14 +3,23 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import get_args
 from uuid import UUID
 
 from domain.conditions import Facts, Verdict, evaluate
-from domain.documents import EnrollmentEnded, ExitWhen, RuleDocument, SequenceDocument, StageChanged
-from domain.words import Refusal
+from domain.documents import EnrollmentEnded, ExitWhen, RuleDocument, SequenceDocument, StageChanged, Trigger
+from domain.words import EventType, Refusal
 
 MAX_CHAIN = 5
 """How many rules may follow from one another before the next is refused."""
+CHANGES = frozenset({EventType.CONTACT_UPDATED, EventType.DEAL_UPDATED, EventType.DEAL_STAGE_CHANGED})
+"""After these an enrollment may meet an exit."""
+HEARD = CHANGES | frozenset(
+    EventType(type_)
+    for trigger in get_args(get_args(Trigger)[0])
+    for type_ in get_args(trigger.model_fields["on"].annotation)
+)
+"""What can mean anything to a rule or to an enrollment. All else is recorded, and no relay is bothered with it."""
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,8 @@ class Postgres:
             "unix_socket_directories": "",
             "timezone": "UTC",
             "log_timezone": "UTC",
+            # The queues are emptied as fast as they fill, and a new installation grows faster than once a minute.
+            "autovacuum_naptime": "10s",
             **self._options,
         }
         return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]

@@ -38,6 +38,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from sqlalchemy.types import TypeEngine
 from uuid_utils.compat import uuid7
 
+from domain.match import HEARD
 from domain.words import EventType, Kind
 from store.errors import NotFound, Stale
 from store.pages import Page, Span, equal, page
@@ -143,8 +144,7 @@ async def create(
         after=_picture(made.c, [*values, *(extra or {})]),
         by={name: literal(value, _BY[name]) for name, value in _by(tx.origin).items()},
     )
-    tx.hear()
-    statement = select(made).add_cte(_kept(fact, heard=tx.heard))
+    statement = select(made).add_cte(_kept(fact, heard=tx.hears(event)))
     return (await tx.write(statement, {"the_org": tx.org, "the_now": tx.now})).one_or_none()
 
 
@@ -164,13 +164,12 @@ async def create_many(
 async def _create_batch(
     tx: Transaction, table: Table, event: EventType, kind: Kind, drafts: Sequence[Draft]
 ) -> set[UUID]:
-    tx.hear()
     rows = []
     for draft in drafts:
         by = draft.origin or tx.origin
         user = by.id if by.kind == "user" else None
         rows.append({"id": draft.id, **draft.values, "created_by": user, **_by(by)})
-    statement = _creating(table, event, kind, tuple(drafts[0].values), heard=tx.heard)
+    statement = _creating(table, event, kind, tuple(drafts[0].values), heard=tx.hears(event))
     values = {"the_org": tx.org, "the_now": tx.now, **rows_as("given", rows)}
     return set((await tx.write(statement, values)).scalars())
 
@@ -210,9 +209,9 @@ def _creating(table: Table, event: EventType, kind: Kind, names: tuple[str, ...]
 async def tell(tx: Transaction, facts: Sequence[Fact]) -> None:
     """Events and outbox rows of what was written under the records' own locks."""
     for start in range(0, len(facts), _BATCH):
-        rows = [_told(tx, fact) for fact in facts[start : start + _BATCH]]
-        tx.hear()
-        statement = _telling(tuple(rows[0]), heard=tx.heard)
+        batch = facts[start : start + _BATCH]
+        rows = [_told(tx, fact) for fact in batch]
+        statement = _telling(tuple(rows[0]), heard=tx.hears(*(fact.type for fact in batch)))
         await tx.execute(statement, {"the_org": tx.org, "the_now": tx.now, **rows_as("given", rows)})
 
 
@@ -220,9 +219,7 @@ async def tell(tx: Transaction, facts: Sequence[Fact]) -> None:
 def _telling(names: tuple[str, ...], *, heard: bool) -> Select[Any]:
     given = rowset("given", _types(events, names))
     told = select(ORG, NOW, *given.c)
-    fact = (
-        insert(events).from_select(["org_id", "at", *names], told).returning(events.c.org_id, events.c.id).cte("fact")
-    )
+    fact = insert(events).from_select(["org_id", "at", *names], told).returning(*_FACT).cte("fact")
     return select(literal(1)).add_cte(_kept(fact, heard=heard))
 
 
@@ -285,8 +282,7 @@ async def change_many(
     if len({one.id for one in changes}) < len(changes):
         msg = "one record is changed twice by one statement"
         raise ValueError(msg)
-    tx.hear()
-    shape = table, event, kind, tuple(names), tuple(more), tx.heard, len(changes) > 1
+    shape = table, event, kind, tuple(names), tuple(more), tx.hears(event), len(changes) > 1
     statement = _changing(*shape) if when is None and along is None else _change(*shape, when, along)
     values = {"the_org": tx.org, "the_now": tx.now, **_given(tx, changes)}
     return {
@@ -455,21 +451,20 @@ def _fact(
     return (
         insert(events)
         .from_select(list(columns), select(*columns.values()).select_from(source))
-        .returning(events.c.org_id, events.c.id)
+        .returning(*_FACT)
         .cte("fact")
     )
 
 
+_FACT = (events.c.org_id, events.c.id, events.c.type)
+
+
 def _kept(fact: CTE, *, heard: bool) -> CTE:
-    """The event, queued to be matched if it is to be `heard`."""
+    """The events; if any is to be `heard`, those that may be are queued to be matched."""
     if not heard:
         return fact
-    return (
-        insert(outbox)
-        .from_select(["org_id", "event_id"], select(fact.c.org_id, fact.c.id))
-        .returning(outbox.c.id)
-        .cte("queued")
-    )
+    queued = select(fact.c.org_id, fact.c.id).where(fact.c.type.in_(sorted(HEARD)))
+    return insert(outbox).from_select(["org_id", "event_id"], queued).returning(outbox.c.id).cte("queued")
 
 
 def _picture(columns: ReadOnlyColumnCollection[str, Any], names: Iterable[str]) -> ColumnElement[Any]:

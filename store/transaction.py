@@ -15,6 +15,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only, greenlet_spawn
 
+from domain.match import HEARD
+from domain.words import EventType
 from store.errors import is_undone, reference_error
 from store.hints import OUTBOX, Hinting
 
@@ -70,10 +72,12 @@ class Transaction:
         """The same transaction, whose facts are recorded but start nothing."""
         return replace(self, heard=False)
 
-    def hear(self) -> None:
-        """Has the relay look at the facts that are recorded, if they are to be heard."""
-        if self.heard:
+    def hears(self, *types: EventType) -> bool:
+        """Whether the relay is to look at any fact of these types that is recorded now; if so, it is told to."""
+        heard = self.heard and not HEARD.isdisjoint(types)
+        if heard:
             self.hints.add(OUTBOX)
+        return heard
 
     def real(self, business: timedelta) -> float:
         """Real seconds until a stretch of business time has passed."""
@@ -100,11 +104,15 @@ class Transaction:
             yield
 
 
-_OPEN = text(
-    "SELECT set_config('app.org', :org, true), set_config('lock_timeout', :lock, true),"
-    " set_config('plan_cache_mode', :plans, true),"
-    " business_now() AS now, (SELECT scale FROM clock) AS scale"
-)
+# A plan that is kept is only as good as what the server knew when it made it: of tables that it has not looked at yet
+# nothing, and any index seems as good as another.
+_OPEN = text("""
+SELECT set_config('app.org', :org, true), set_config('lock_timeout', :lock, true),
+  set_config('plan_cache_mode', CASE
+    WHEN :planned AND (SELECT reltuples >= 1000 FROM pg_class WHERE oid = CAST('events' AS regclass))
+    THEN 'force_generic_plan' ELSE 'auto' END, true),
+  business_now() AS now, (SELECT scale FROM clock) AS scale
+""")
 
 
 def _json(value: Any) -> str:  # noqa: ANN401  (whatever a column holds)
@@ -160,8 +168,8 @@ class Database:
         """Commits when the block ends, rolls back when it raises.
 
         Waits for any one lock at most `lock_seconds`. A pooled connection that turns out to be
-        dead is replaced once. What is `planned` takes the plan that the server has of a statement whatever its values
-        are: where the same few go by keys again and again, planning each time costs more than they do.
+        dead is replaced once. What is `planned` takes one plan of a statement whatever its values are: where the same
+        few go by keys again and again, planning each time costs more than they do.
         """
         connection, opened = await self._open(org, lock_seconds, planned=planned)
         try:
@@ -223,8 +231,7 @@ class Database:
         await connection.commit()
 
     async def _open(self, org: UUID, lock_seconds: float, *, planned: bool) -> tuple[AsyncConnection, Any]:
-        plans = "force_generic_plan" if planned else "auto"
-        values = {"org": str(org), "lock": f"{int(lock_seconds * 1000)}ms", "plans": plans}
+        values = {"org": str(org), "lock": f"{int(lock_seconds * 1000)}ms", "planned": planned}
         for last_try in (False, True):
             connection = await self._engine.connect()
             try:

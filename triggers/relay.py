@@ -10,7 +10,7 @@ from uuid import UUID
 import structlog
 
 from activities.advance import StepUnable, advance_all
-from domain.match import Event, ExitMet, Refused, Start, hears, match, match_exit
+from domain.match import CHANGES, Event, ExitMet, Refused, Start, hears, match, match_exit
 from domain.words import Kind, Target
 from store import definitions, enrollments, executions, facts, queues
 from store.errors import is_transient
@@ -117,7 +117,7 @@ async def _decide(tx: Transaction, events: Sequence[Event]) -> list[UUID]:
 
 async def _exit(tx: Transaction, events: Sequence[Event]) -> None:
     """Ends the enrollments whose exits these events meet, by the records as they are now."""
-    changes = [event for event in events if event.subject_kind in (Kind.CONTACT, Kind.DEAL) and event.before]
+    changes = [event for event in events if event.type in CHANGES]
     inside = await enrollments.inside(tx, {event.subject_id for event in changes}) if changes else []
     if not inside:
         return

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from domain.conditions import evaluate
 from domain.documents import RuleDocument, SequenceDocument
-from domain.match import MAX_CHAIN, Activation, Event, ExitMet, Refused, Rule, Start, listens, match, match_exit
+from domain.match import HEARD, MAX_CHAIN, Activation, Event, ExitMet, Refused, Rule, Start, listens, match, match_exit
 from domain.words import Refusal
 from tests.domain.strategies import documents, facts, ids, sequences
 
@@ -366,3 +366,16 @@ def test_an_exit_is_met_exactly_when_all_that_it_asks_is_so(event, document, fou
     decision = match_exit(event, document, found)
     assert match_exit(event, document, found) == decision
     assert (decision and decision.number) == (met[0] if met else None)
+
+
+def test_what_is_heard_is_what_triggers_name_and_what_exits_may_follow_from():
+    assert sorted(HEARD) == [
+        "contact.created",
+        "contact.updated",
+        "deal.stage_changed",
+        "deal.updated",
+        "enrollment.ended",
+        "message.bounced",
+        "message.complained",
+        "message.replied",
+    ]

@@ -1,8 +1,12 @@
 import asyncio
 import itertools
+from dataclasses import replace
+from uuid import uuid4
 
-from store import contacts, deals
+from domain.words import EventType, Kind
+from store import activities, contacts, deals, events
 from store.errors import DuplicateEmail
+from store.events import Fact
 
 
 async def test_twenty_parallel_creates_of_one_address_make_one_contact(base):
@@ -41,4 +45,21 @@ async def test_moving_a_deal_to_where_it_stands_makes_no_event(base):
         changed = await deals.move_stage(tx, deal.id, "lead")
     assert changed.before is None
     assert await base.value("SELECT count(*) FROM events") == 1
-    assert await base.value("SELECT count(*) FROM outbox") == 1
+
+
+async def test_a_fact_that_no_rule_and_no_enrollment_could_hear_is_recorded_and_not_queued(base):
+    queued = "SELECT e.type FROM outbox o JOIN events e ON e.org_id = o.org_id AND e.id = o.event_id ORDER BY o.id"
+    async with base.transaction() as tx:
+        contact = await contacts.create(tx, {"email": "jo@example.com"})
+        deal = await deals.create(tx, {"title": "New", "contact_id": contact.id})
+        await activities.create_task(tx, {"subject": "Call", "contact_id": contact.id})
+        await deals.move_stage(tx, deal.id, "proposal")
+        heard = Fact(EventType.ENROLLMENT_ENDED, Kind.ENROLLMENT, uuid4(), 1, {}, {})
+        await events.tell(tx, [replace(heard, type=EventType.ENROLLMENT_STARTED, subject=uuid4()), heard])
+        assert tx.hints == {"drumbeat_outbox"}
+    told = [row["type"] for row in await base.rows(queued)]
+    assert sorted(told) == ["contact.created", "deal.stage_changed", "enrollment.ended"]
+    assert await base.value("SELECT count(*) FROM events") == 6
+    async with base.transaction() as tx:
+        await deals.create(tx, {"title": "Another"})
+        assert not tx.hints, "nor is the relay bothered"

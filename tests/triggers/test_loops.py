@@ -3,7 +3,7 @@
 import asyncio
 
 from store import hints
-from tests.driving import make_deal
+from tests.driving import make_contact
 from triggers.loops import repeat
 
 LONG = 600.0
@@ -91,7 +91,7 @@ async def test_a_fact_is_hinted_at_when_it_commits_and_again_after_the_connectio
     for event in channels.values():
         await asyncio.wait_for(event.wait(), 10)  # set at the beginning, since notices may have been missed
         event.clear()
-    await make_deal(base)
+    await make_contact(base, "one@example.com")
     await asyncio.wait_for(outbox.wait(), 10)
     assert not wakes.is_set()
     async with base.crossing.crossing() as connection:
@@ -101,7 +101,7 @@ async def test_a_fact_is_hinted_at_when_it_commits_and_again_after_the_connectio
         )
     await asyncio.wait_for(wakes.wait(), 10)
     outbox.clear()
-    await make_deal(base)
+    await make_contact(base, "two@example.com")
     await asyncio.wait_for(outbox.wait(), 10)
     stopping.set()
     await asyncio.wait_for(listening, 5)
