@@ -119,11 +119,13 @@ GUARDS: Sequence[Guard] = (
         ["a rule made at most one run or one refusal of an event"],
         "test_two_relays_take_the_same_events",
         [
-            Cut("store/queues.py", "    .with_for_update(skip_locked=True)\n"),
             Cut(
                 "store/queues.py",
-                "    delete(outbox)\n    .where(outbox.c.org_id == ORG, outbox.c.id.in_(_FREE))\n",
-                "    update(outbox)\n    .values(attempts=0)\n    .where(outbox.c.id.in_(_FREE))\n",
+                '    return list((await tx.execute(_TAKING, {"the_org": tx.org, "ids": list(ids)})).all())\n',
+                "    waiting = select(events).join(outbox, outbox.c.event_id == events.c.id)\n"
+                "    found = list((await tx.execute(waiting.where(among(outbox.c.id, ids)))).all())\n"
+                '    await tx.execute(_TAKING, {"the_org": tx.org, "ids": list(ids)})\n'
+                "    return found\n",
             ),
             Cut("store/executions.py", '"id": run_id(event.id, start.rule),', '"id": uuid7(),'),
             Cut(
