@@ -74,17 +74,20 @@ def visitor(number: int) -> str:
     return f"visitor-{number}@example.org"
 
 
-def plan(seed: int, seconds: float) -> Plan:
-    """New people stop coming at two thirds of the time, and whatever is paused goes on before its end."""
-    return _Drawing(seed, seconds).plan()
+def plan(seed: int, seconds: float, busy: float = 1.0) -> Plan:
+    """New people stop coming at two thirds of the time, and whatever is paused goes on before its end.
+
+    `busy` is how many come, against a storm's usual.
+    """
+    return _Drawing(seed, seconds, busy).plan()
 
 
 class _Drawing:
-    def __init__(self, seed: int, seconds: float) -> None:
+    def __init__(self, seed: int, seconds: float, busy: float) -> None:
         self._dice = Random(f"traffic {seed}")
         self._seconds = seconds
-        self._people = max(30, round(seconds * 0.9))
-        self._visitors = max(6, round(seconds / 3))
+        self._people = max(30, round(busy * seconds * 0.9))
+        self._visitors = max(6, round(busy * seconds / 3))
 
     def plan(self) -> Plan:
         acts = [

@@ -37,7 +37,7 @@ from runtime.trouble import TroubleError
 
 _SETTLING_SECONDS = 240.0
 """The longest until nothing is left to come: the last sequence's days, a mailbox's longest pause after trouble; and
-half the storm's own length, where all of it was missed."""
+the storm's own length, where all of it was missed."""
 _PATIENCE = 180.0
 """Real seconds a client goes on trying: longer than all that may keep the API from answering, one after another."""
 _SMALL_LOG = "96MB"
@@ -187,7 +187,15 @@ class _Run:
         url = urlsplit(self._stack.api_url)
         api = f"http://127.0.0.1:{self._routes.lead('clients-api', url.port or 0)}"
         office, outside = Office(api, await self._organization(), patience=_PATIENCE), Outside(api, patience=_PATIENCE)
-        traffic = Traffic(office, outside, seed=self._outcome.seed, seconds=self._seconds, mail_log=self._mail.log)
+        scenario = self._outcome.scenario
+        traffic = Traffic(
+            office,
+            outside,
+            seed=self._outcome.seed,
+            seconds=self._seconds,
+            busy=scenario.busy if scenario else 1.0,
+            mail_log=self._mail.log,
+        )
         self._outcome.told = traffic.told
         tables = Tables(self._stack.postgres.admin_url(DATABASE))
         try:
@@ -218,7 +226,7 @@ class _Run:
         self._tell("the storm is over; everything runs again")
         figures = self._outcome.figures
         said = since = 0.0
-        while since < _SETTLING_SECONDS + self._seconds / 2:
+        while since < _SETTLING_SECONDS + self._seconds:
             since = time.monotonic() - restored
             late, left = await overdue(tables, since), await left_to_come(tables)
             if _CAUGHT_UP not in figures and not late:

@@ -13,6 +13,8 @@ class Scenario:
     says: str
     minutes: float
     faults: Callable[[float], Sequence[Fault]]
+    busy: float = 1.0
+    """How many people come, against a drawn storm's: a mailbox's pace is all that what has piled up waits for."""
     small_disks: bool = False
     """Whether the stores have small disks of their own, which can be filled."""
     temporal_on_postgres: bool = False
@@ -53,7 +55,7 @@ def _slow_deploy(seconds: float) -> Sequence[Fault]:
 
 SCENARIOS: Mapping[str, Scenario] = {
     "temporal-away": Scenario(
-        "Temporal is away for ten of twelve minutes, while everything falls due", 12, _temporal_away
+        "Temporal is away for ten of twelve minutes, while everything falls due", 12, _temporal_away, busy=0.3
     ),
     "temporals-store-away": Scenario(
         "Temporal lives, and the PostgreSQL that keeps its histories does not",

@@ -37,12 +37,14 @@ _SLOW_PACE = {"spacing": 0.25, "perMinute": 120}
 class Traffic:
     """One organization's life for some seconds, the same for the same seed; `told` is what it was answered."""
 
-    def __init__(self, office: Office, outside: Outside, *, seed: int, seconds: float, mail_log: Path) -> None:
+    def __init__(
+        self, office: Office, outside: Outside, *, seed: int, seconds: float, mail_log: Path, busy: float = 1.0
+    ) -> None:
         self.told = Told()
         self.told.repeats = office.repeats
         self._office, self._outside = office, outside
         self._seed, self._mail_log = seed, mail_log
-        self._plan: Plan = plan(seed, seconds)
+        self._plan: Plan = plan(seed, seconds, busy)
         self._town: Town
         self._in_the_background: list[asyncio.Task[None]] = []
         self._lived = False
