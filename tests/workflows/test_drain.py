@@ -130,11 +130,11 @@ async def claims(working):
 async def test_a_long_gap_is_waited_for_by_the_workflow(working, one_mail, monkeypatch):
     monkeypatch.setattr(drain, "LINGERS", 0.1)
     monkeypatch.setattr(send, "NAP", 0.1)
-    box = await make_mailbox(working.base, pace={"spacing": 0.6})
+    box = await make_mailbox(working.base, pace={"spacing": 1.2})
     await working.write(one_mail, *people(3))
     await sent(working, 3)
     await working.ends(box, Target.MAILBOX)
-    assert all(gap >= 0.6 for gap in await claims(working))
+    assert all(gap >= 1.2 for gap in await claims(working))
     found = await counted(working, box)
     assert found["TIMER_FIRED"] == found["ACTIVITY_TASK_COMPLETED"] == 3
 
