@@ -25,7 +25,7 @@ def test_the_minute_has_every_kind_of_fault():
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "asked",
-    [["--minutes", "1"], *(["--minutes", "0.5", "--scenario", name] for name in SCENARIOS)],
+    [["--minutes", "1"], *(["--minutes", "0.25", "--scenario", name] for name in SCENARIOS)],
     ids=lambda it: it[-1],
 )
 def test_a_storm_loses_nothing_doubles_nothing_and_sends_nothing_after_a_stop(asked, tmp_path):
