@@ -41,7 +41,7 @@ class Storm:
         self._tell = tell
         self._clocked: list[int] = []
         # On a slow machine one may not be over when the next one's time comes.
-        self._deploying = asyncio.Lock()
+        self._deploying, self._clocking = asyncio.Lock(), asyncio.Lock()
         self._doing: dict[Kind, Callable[[Fault], Coroutine[Any, Any, None]]] = {
             Kind.KILL: self._kill,
             Kind.OUTAGE: self._outage,
@@ -120,14 +120,15 @@ class Storm:
         self._mail.be(Mood.WELL)
 
     async def _clock(self, fault: Fault) -> None:
-        self._routes.clocks[fault.victim] = int(fault.detail)
-        await self._again(fault.victim)
-        self._clocked.append(self._stack.service(fault.victim).pid)
-        await self._ready(fault.victim)
-        await asyncio.sleep(fault.seconds)
-        self._clocked.append(self._stack.service(fault.victim).pid)
-        del self._routes.clocks[fault.victim]
-        await self._again(fault.victim)
+        async with self._clocking:
+            self._routes.clocks[fault.victim] = int(fault.detail)
+            await self._again(fault.victim)
+            self._clocked.append(self._stack.service(fault.victim).pid)
+            await self._ready(fault.victim)
+            await asyncio.sleep(fault.seconds)
+            self._clocked.append(self._stack.service(fault.victim).pid)
+            del self._routes.clocks[fault.victim]
+            await self._again(fault.victim)
 
     async def _deploy(self, fault: Fault) -> None:
         async with self._deploying:
