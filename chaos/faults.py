@@ -142,26 +142,35 @@ class Storm:
         await self._repair()
 
     async def _ramp(self, fault: Fault) -> None:
-        for name in WORKERS:
-            if self._routes.releases:
-                await asyncio.sleep(fault.seconds)
-            self._routes.releases[name] = "next"
-            await self._again(name)
-            await self._ready(name)
+        first, second = WORKERS
+        await self._replaced(first)
+        await asyncio.sleep(fault.seconds)
+        await self._replaced(second)
+
+    async def _replaced(self, name: str) -> None:
+        self._routes.releases[name] = "next"
+        await self._again(name)
+        await self._ready(name)
 
     async def _full(self, fault: Fault) -> None:
         async with small_disks.full(self._folder / fault.victim):
             if fault.detail == THE_LOG_TOO:
-                await self._use_up_the_log()
+                await self._use_up_the_log(fault.seconds)
             await asyncio.sleep(fault.seconds)
 
-    async def _use_up_the_log(self) -> None:
-        """Has PostgreSQL begin new files of its log, which there is no room for: it ends, and cannot come back."""
-        with suppress(asyncpg.PostgresError, OSError):
-            connection = await asyncpg.connect(self._stack.postgres.admin_url(DATABASE))
-            while True:
-                await connection.execute("CHECKPOINT")
-                await connection.execute("SELECT pg_logical_emit_message(false, 'drumbeat', 'full'), pg_switch_wal()")
+    async def _use_up_the_log(self, seconds: float) -> None:
+        """Has PostgreSQL begin new files of its log, which there is no room for: it ends, and cannot come back.
+
+        Gives up after some seconds.
+        """
+        with suppress(asyncpg.PostgresError, OSError, TimeoutError):
+            async with asyncio.timeout(seconds):
+                connection = await asyncpg.connect(self._stack.postgres.admin_url(DATABASE))
+                while True:
+                    await connection.execute("CHECKPOINT")
+                    await connection.execute(
+                        "SELECT pg_logical_emit_message(false, 'drumbeat', 'full'), pg_switch_wal()"
+                    )
 
     async def _repair(self) -> None:
         """By the command, until it finds nothing that fails; the first pokes what sleeps, so that the next finds it."""
