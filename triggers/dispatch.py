@@ -120,7 +120,12 @@ class Dispatch:
         """
         try:
             if seconds is None or not await self._begin_later(client, wake, seconds):
-                await self._poke(client, wake)
+                try:
+                    await self._poke(client, wake)
+                except RPCError as error:
+                    if error.status is not RPCStatusCode.INVALID_ARGUMENT:
+                        raise
+                    await self._replace(client, wake)
         except RPCError as error:
             return error.status.name
         return None
@@ -140,13 +145,22 @@ class Dispatch:
     async def _poke(self, client: Client, wake: Wake) -> None:
         """Signal-with-start under the row's own id: it wakes a sleeper, heals a lost start, follows an ended run.
 
-        It carries no delay, with which it would put a sleeper off. An invalid argument may be a run at its
-        limit of signals.
+        It carries no delay, with which it would put a sleeper off.
         """
         await client.start_workflow(
             **self._workflow(wake),
             start_signal=POKE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+        )
+
+    async def _replace(self, client: Client, wake: Wake) -> None:
+        """Starts anew what takes no pokes.
+
+        The server refuses those of a run that has had ten thousand, as one may while no worker is there. What it
+        has done is in SQL, so that nothing is lost with it.
+        """
+        await client.start_workflow(
+            **self._workflow(wake), id_conflict_policy=WorkflowIDConflictPolicy.TERMINATE_EXISTING
         )
 
     def _workflow(self, wake: Wake) -> Mapping[str, Any]:

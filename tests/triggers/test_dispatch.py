@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import pytest
 from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
 from domain.keys import workflow_id
@@ -266,14 +267,35 @@ async def test_one_refused_wake_does_not_hold_up_the_others(base, temporal):
 
     async def poke_but_refuse_one(client, wake):
         if wake.target != good:
-            raise RPCError("it is at its limit", RPCStatusCode.INVALID_ARGUMENT, b"")
+            raise RPCError("not yours to poke", RPCStatusCode.PERMISSION_DENIED, b"")
         await poke(client, wake)
 
     dispatch._poke = poke_but_refuse_one
     assert await dispatch.once() == 2
     assert await signals(temporal, "run", good) == 1
     assert await base.value("SELECT count(*) FROM wakes") == 0
-    assert await other.value("SELECT error FROM wakes") == "INVALID_ARGUMENT"
+    assert await other.value("SELECT error FROM wakes") == "PERMISSION_DENIED"
+
+
+async def test_a_workflow_that_takes_no_more_pokes_is_replaced(base, temporal):
+    run = await start_run(base, on_stage(wait(), task()))
+    dispatch = dispatch_of(base, temporal)
+    await dispatch.once()
+    handle = temporal.get_workflow_handle(workflow_id("run", run))
+    first = (await handle.describe()).run_id
+
+    async def at_its_limit(client, wake):
+        raise RPCError("exceeded workflow execution limit for signal events", RPCStatusCode.INVALID_ARGUMENT, b"")
+
+    dispatch._poke = at_its_limit
+    async with base.transaction() as tx:
+        await queues.wake(tx, Target.RUN, [run])
+    assert await dispatch.once() == 1
+    assert await base.value("SELECT count(*) FROM wakes") == 0
+    old = await temporal.get_workflow_handle(handle.id, run_id=first).describe()
+    new = await handle.describe()
+    assert (old.status, new.status) == (WorkflowExecutionStatus.TERMINATED, WorkflowExecutionStatus.RUNNING)
+    assert new.run_id != first
 
 
 async def test_wakes_that_come_while_a_batch_is_poked_are_not_lost(base, temporal):
