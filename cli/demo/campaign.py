@@ -117,9 +117,6 @@ class Settled:
     """An uncertain mail as a person found it: `sent` says that the mail server has it."""
 
     message: str
-    message_id: str
-    step: str
-    to: str
     sent: bool
     taken: bool
     """False where its fate was known by other means when they answered."""
@@ -171,12 +168,13 @@ async def active(office: Office, noun: str, name: str, document: Mapping[str, An
     return id_
 
 
-def chosen(seed: int, contacts: Sequence[Mapping[str, Any]], wanted: set[str]) -> list[Mapping[str, Any]]:
-    """Whom to enroll: those whose ids are wanted first, then others as the seed has it."""
+def chosen(seed: int, contacts: Sequence[Mapping[str, Any]], wanted: Sequence[str]) -> list[Mapping[str, Any]]:
+    """Whom to enroll: those whose ids are wanted, in that order, then others as the seed has it."""
     by_email = sorted(contacts, key=lambda contact: str(contact["email"]))
     dice = Random(f"enrolled {seed}")
     dice.shuffle(by_email)
-    by_email.sort(key=lambda contact: contact["id"] not in wanted)
+    place = {id_: number for number, id_ in enumerate(dict.fromkeys(wanted))}
+    by_email.sort(key=lambda contact: place.get(contact["id"], len(place)))
     return by_email[:ENROLLED]
 
 
@@ -231,10 +229,9 @@ async def mind_the_desk(office: Office, log: Path, told: Campaign, over: asyncio
 
 async def _settle_message(office: Office, id_: str, log: Path, told: Campaign) -> None:
     message = (await office.get(f"/messages/{id_}"))["message"]
-    content = message["content"]
-    sent = content["messageId"] in message_ids(log)
+    sent = message["content"]["messageId"] in message_ids(log)
     taken = await office.attempt(f"/messages/{id_}/settle", {"sent": sent})
-    told.settled.append(Settled(id_, content["messageId"], message["step"], content["toEmail"], sent, taken))
+    told.settled.append(Settled(id_, sent, taken))
 
 
 def message_ids(log: Path) -> list[str]:

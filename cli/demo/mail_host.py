@@ -41,10 +41,9 @@ class MailHost:
         finally:
             await self.kill()
 
-    async def kill(self) -> None:
-        """As `kill -9` does."""
-        if self._child is not None:
-            await self._child.end(SIGKILL, 0)
+    async def kill(self) -> int | None:
+        """As `kill -9` does; its exit code, None where it was never started."""
+        return None if self._child is None else await self._child.end(SIGKILL, 0)
 
     @property
     def child(self) -> Child:
@@ -62,13 +61,13 @@ class MailHost:
         written.write_text(mood)
         written.replace(self._mood)
 
-    async def kill_with_a_mail_in_hand(self, patience: float) -> None:
+    async def kill_with_a_mail_in_hand(self, patience: float) -> int | None:
         """As soon as it has kept a mail, which it answers a little later; after `patience` seconds anyway."""
         deadline = asyncio.get_running_loop().time() + patience
         size = self._size()
         while self._size() == size and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  (a file)
             await asyncio.sleep(0.005)
-        await self.kill()
+        return await self.kill()
 
     def _size(self) -> int:
         return self.log.stat().st_size if self.log.exists() else 0

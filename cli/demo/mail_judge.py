@@ -255,12 +255,6 @@ async def figures(
     )
     stopped = {mail["message_id"]: mail["stopped"] for mail in await tables.fetch(_MAILS) if mail["stopped"]}
     under_way = sum(one.message_id in stopped and one.at > stopped[one.message_id] for one in log)
-    uncertain = await tables.value("SELECT count(*) FROM events WHERE type = 'message.uncertain'")
-    how = [
-        f"{one.step} to {one.to}: " + ("in the log, settled as sent" if one.sent else "not in the log, sent again")
-        for one in told.settled
-        if one.taken
-    ]
     return {
         "enrolled": f"{sum(end['n'] for end in ends)}; " + ", ".join(f"{e['n']} {e['exit_reason']}" for e in ends),
         "enrolled again": f"{len(told.refused)} times refused ({', '.join(sorted(set(told.refused)))})",
@@ -272,5 +266,32 @@ async def figures(
         f" a person), {count[Does.ONE_CLICK]} one-click and {count[Does.PAGE]} page unsubscribes,"
         f" {count[Does.BOUNCE]} bounces, {count[Does.OUT_OF_OFFICE]} out of office, {count[Does.FORGED]} forged",
         "stopped by hand": len(told.stopped),
-        "uncertain": "\n".join([f"{uncertain}, of which {len(how)} were settled by a person", *how]),
     }
+
+
+_UNCERTAIN = """
+    SELECT i.step, c.email, i.status, next.type AS next, next.after ->> 'reason' AS reason
+    FROM events e JOIN intents i ON i.id = e.subject_id JOIN contacts c ON c.id = i.contact_id
+    LEFT JOIN events next ON next.subject_id = e.subject_id AND next.number = e.number + 1
+    WHERE e.type = 'message.uncertain' ORDER BY e.at, e.id
+"""
+_SETTLED: Mapping[tuple[str, str | None], str] = {
+    ("message.accepted", "settled_by_a_person"): "in the log, as a person found",
+    ("message.accepted", "replied_to"): "it was answered",
+    ("message.accepted", "no_answer"): "the server's answer was recorded late",
+    ("message.accepted", None): "not in the log, sent again",
+    ("message.uncertain", "no_answer"): "not in the log, sent again, and uncertain again",
+    ("message.bounced", "bounced"): "it bounced",
+}
+"""By the event that followed and its reason."""
+
+
+async def uncertain(tables: Tables) -> list[str]:
+    """Every time that a message was uncertain, with how that was settled."""
+    return [settled(row) for row in await tables.fetch(_UNCERTAIN)]
+
+
+def settled(row: Mapping[str, Any]) -> str:
+    known = f"{row['next']}, {row['reason']}" if row["next"] else "nothing yet"
+    how = _SETTLED.get((row["next"], row["reason"]), known)
+    return f"{row['step']} to {row['email']}: {how}; it is {row['status']}"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from temporalio.client import Client
 
-from cli.demo import campaign, judge, mail_judge, report, sample, story
+from cli.demo import campaign, floors, judge, mail_judge, report, sample, story
 from cli.demo.campaign import Campaign, Made
 from cli.demo.general import GENERAL
 from cli.demo.judge import Tables, Verdict
@@ -61,9 +61,10 @@ async def run(*, seed: int, keep: bool) -> bool:
         token = ""
         figures: dict[str, object] = {}
         verdicts: list[Verdict] = []
+        happened: dict[str, int] = {}
         try:
             token = await _organization(stack)
-            figures, verdicts = await _job(stack, mail, token, seed, console)
+            figures, verdicts, happened = await _job(stack, mail, token, seed, console)
         except* GaveUp as gave_up:
             verdicts = [Verdict("every request was answered", [str(each) for each in _leaves(gave_up)])]
         finally:
@@ -71,7 +72,8 @@ async def run(*, seed: int, keep: bool) -> bool:
                 await _end(background)
         report.show(console, figures, verdicts)
         well = bool(verdicts) and all(verdict.holds for verdict in verdicts)
-        answer = {"seed": seed, "well": well, "figures": figures, "invariants": [asdict(v) for v in verdicts]}
+        judged = {"well": well, "invariants": [asdict(verdict) for verdict in verdicts]}
+        answer = {"seed": seed, "figures": figures, "happened": happened, **judged}
         if not sys.stdout.isatty():  # a person has read the tables
             sys.stdout.write(json.dumps(answer, indent=2, default=str) + "\n")
         if keep:
@@ -99,7 +101,7 @@ def _leaves(group: BaseExceptionGroup[GaveUp]) -> list[BaseException]:
 
 async def _job(
     stack: Stack, mail: MailHost, token: str, seed: int, console: Console
-) -> tuple[dict[str, object], list[Verdict]]:
+) -> tuple[dict[str, object], list[Verdict], dict[str, int]]:
     started = time.monotonic()
     office, outside = Office(stack.api_url, token), Outside(stack.api_url)
     tables = Tables(stack.postgres.admin_url(DATABASE))
@@ -118,10 +120,12 @@ async def _job(
         verdicts += await judge.webhooks(tables, told.webhooks, told.forged)
         log = mail_judge.logged(mail.log)
         verdicts += await mail_judge.judge_mail(tables, log, made, life.campaign, town.answered)
-        verdicts += [await _temporal_agrees(stack, made)]
+        happened = await floors.count(tables, made, rule, told, life.campaign, town.answered, log)
+        verdicts += [floors.enough(happened), await _temporal_agrees(stack, made)]
         counts = await judge.counts(tables)
         late = await judge.lateness_ms(tables, SCALE)
         of_mail = await mail_judge.figures(tables, log, life.campaign, town.answered, SCALE)
+        uncertain = await mail_judge.uncertain(tables)
     finally:
         await office.close()
         await outside.close()
@@ -135,13 +139,14 @@ async def _job(
         "reminders": f"{counts['reminders']}; manager told {counts['managers_told']} times",
         "webhooks": f"{told.webhook_posts} posted, {len(told.webhooks)} distinct; forged: {told.forged_statuses}",
         **of_mail,
+        "uncertain": "\n".join([f"{len(uncertain)}, settled so:", *uncertain]),
         "letters repeated": town.repeated,
         "requests repeated": office.repeated + outside.repeated,
         "waits ended late by": ", ".join(f"{name} {late[name]:.0f} ms" for name in ("p50", "p95", "most"))
         + " (outages included)",
         "took": f"{time.monotonic() - started:.0f} s",
     }
-    return figures, verdicts
+    return figures, verdicts, happened
 
 
 async def _organization(stack: Stack) -> str:
@@ -234,7 +239,8 @@ class _Life:
         # By title and address: ids are another run's others.
         early = [deal for stage in ("lead", "qualified") async for deal in office.all("deals", stage=stage)]
         early.sort(key=lambda deal: str(deal["title"]))
-        people = campaign.chosen(self._seed, contacts, {deal["contactId"] for deal in early})
+        # In the order in which their deals move: who is asked to talk details may unsubscribe, and is enrolled by then.
+        people = campaign.chosen(self._seed, contacts, [deal["contactId"] for deal in early])
         of_town = manners(self._seed, [person["email"] for person in people])
         self.town = Town(self._mail.log, outside, made.source, of_town)
         quiet = [person for person in reversed(people) if person["email"] not in of_town][: campaign.STOPPED_BY_HAND]
@@ -252,7 +258,7 @@ class _Life:
                     hour.create_task(story.post_webhooks(outside, source["source"]["path"], source["secret"], told))
                     hour.create_task(campaign.enroll(office, made, people, self.campaign))
                     hour.create_task(campaign.stop_some(office, quiet, self.campaign))
-                    hour.create_task(story.misfortune(self._stack, self._mail, self._say(bars)))
+                    hour.create_task(story.misfortune(self._stack, self._mail, told, self._say(bars)))
                 await self._settled()
                 over.set()
 

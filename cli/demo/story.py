@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from signal import SIGKILL
 from typing import Any
 
 from cli.demo.mail_host import MailHost
@@ -16,8 +18,11 @@ AMOUNT = 2_000_000
 MOVING_SECONDS = 20.0
 FURTHER = 15
 """So many of the deals go on to Negotiation; a third of those is won, a third lost."""
+WON = FURTHER // 3
 WEBHOOKS = 24
 FORGED = 1
+KILLS: Mapping[str, int] = {"mail server": 2, "temporal": 1, "worker-1": 1, "worker-2": 1, "relay": 2}
+"""How often the demo kills each."""
 
 RULE = {
     "trigger": {"on": "deal.stage_changed", "to": ["proposal"]},
@@ -72,6 +77,8 @@ class Told:
     forged: list[str] = field(default_factory=list)
     forged_statuses: list[int] = field(default_factory=list)
     completed: int = 0
+    killed: Counter[str] = field(default_factory=Counter)
+    """By the names of `KILLS`: what was seen dead of it."""
 
 
 async def move_deals(office: Office, deals: Sequence[dict[str, Any]], told: Told) -> None:
@@ -135,28 +142,36 @@ async def post_webhooks(outside: Outside, path: str, secret: str, told: Told) ->
             told.forged.append(email)
 
 
-async def misfortune(stack: Stack, mail: MailHost, tell: Callable[[str], None]) -> None:
+async def misfortune(stack: Stack, mail: MailHost, told: Told, tell: Callable[[str], None]) -> None:
     """Kills what the job runs on, while it runs. The supervisor starts what died, and the mail server's host that."""
+
+    async def kill(name: str) -> None:
+        told.killed[name] += await stack.kill_service(name) == -SIGKILL
+
+    async def kill_mail_server(patience: float) -> None:
+        told.killed["mail server"] += await mail.kill_with_a_mail_in_hand(patience) == -SIGKILL
+
     await asyncio.sleep(3)
     tell("kill -9 the mail server while it takes first mails")
-    await mail.kill_with_a_mail_in_hand(2)
+    await kill_mail_server(2)
     await asyncio.sleep(3)
     tell("Temporal is stopped; the API goes on accepting")
     async with stack.without("temporal"):
         await asyncio.sleep(4)
+        told.killed["temporal"] += not stack.servers["temporal"].running
     tell("Temporal is back; what fell due meanwhile is caught up")
     await asyncio.sleep(2)
     tell("kill -9 worker-1 while it follows up and sends")
-    await stack.kill_service("worker-1")
+    await kill("worker-1")
     await asyncio.sleep(4)
     tell("kill -9 relay while deals move")
-    await stack.kill_service("relay")
+    await kill("relay")
     await asyncio.sleep(6)
     tell("kill -9 relay and worker-2 while reminders fire")
-    await asyncio.gather(stack.kill_service("relay"), stack.kill_service("worker-2"))
+    await asyncio.gather(kill("relay"), kill("worker-2"))
     await asyncio.sleep(12)
     tell("kill -9 the mail server while it takes second mails")
-    await mail.kill_with_a_mail_in_hand(4)
+    await kill_mail_server(4)
 
 
 def _person(email: str) -> dict[str, Any]:

@@ -70,13 +70,18 @@ def manners(seed: int, people: Sequence[str], shares: Mapping[Does, float] = SHA
     drawn = iter(dice.sample(sorted(people), len(people)))
     found = {}
     for does, share in shares.items():
-        for number in range(max(1, round(share * len(people)))):
+        for number in range(how_many(share, len(people))):
             by = _BY.get(does, ("sender",))
-            # A last mail is answered when all is over, so it stops nothing: the first three are.
-            found[next(drawn)] = Manner(
-                does, dice.choices((1, 2, 3), (3, 3, 2))[0], dice.uniform(0, 4), by[number % len(by)]
-            )
+            # A last mail is answered when all is over, so it stops nothing: the first three are. One of each kind
+            # answers the first, which comes to everybody, so that each kind is sure to happen.
+            mail = dice.choices((1, 2, 3), (3, 3, 2))[0] if number else 1
+            found[next(drawn)] = Manner(does, mail, dice.uniform(0, 4), by[number % len(by)])
     return found
+
+
+def how_many(share: float, people: int) -> int:
+    """A share of the people, in heads; at least one."""
+    return max(1, round(share * people))
 
 
 @dataclass(frozen=True)

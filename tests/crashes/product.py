@@ -213,10 +213,10 @@ class Product:
 
     async def _settle(self) -> None:
         """A person looks into the mail server's log, and says of each uncertain message whether it has left."""
-        for row in await self.rows("SELECT id, message_id, step FROM intents WHERE status = 'uncertain'"):
+        for row in await self.rows("SELECT id, message_id FROM intents WHERE status = 'uncertain'"):
             sent = any(mail.message_id == row["message_id"] for mail in self.received())
             taken = await self.office.attempt(f"/messages/{row['id']}/settle", {"sent": sent})
-            self.told.desk.settled.append(Settled(str(row["id"]), row["message_id"], row["step"], "", sent, taken))
+            self.told.desk.settled.append(Settled(str(row["id"]), sent, taken))
 
     async def to_the_next(self) -> bool:
         """Moves the clock to what is due next, and whatever else within the hour, and pokes it; False if nothing is."""

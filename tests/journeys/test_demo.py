@@ -10,6 +10,9 @@ from signal import SIGKILL
 import psutil
 import pytest
 
+from cli.demo.campaign import ENROLLED
+from cli.demo.floors import FLOORS
+
 ROOT = Path(__file__).parent.parent.parent
 VICTIMS = {
     "takes first mails": "cli api",
@@ -45,7 +48,13 @@ def test_the_demo_ends_well_though_its_processes_are_killed_by_hand(tmp_path):
                     killed += 1
         answer = demo.stdout.read()
     assert demo.returncode == 0, "".join(told)
-    assert json.loads(answer)["well"] is True
+    told_by_it = json.loads(answer)
+    assert told_by_it["well"] is True
+    assert told_by_it["happened"]["contacts enrolled"] == ENROLLED
+    assert {name: least for name, least in FLOORS.items() if told_by_it["happened"][name] < least} == {}
+    first, *named = told_by_it["figures"]["uncertain"].splitlines()
+    assert first == f"{told_by_it['happened']['mails uncertain']}, settled so:"
+    assert len(named) == told_by_it["happened"]["mails uncertain"]
     assert killed == len(VICTIMS)
     left = [command_line(each) for each in psutil.process_iter() if str(tmp_path) in command_line(each)]
     assert not left, "the demo leaves nothing running"

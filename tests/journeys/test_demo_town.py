@@ -9,8 +9,10 @@ from email.policy import SMTP
 import pytest
 
 from cli.demo import answers
+from cli.demo.campaign import ENROLLED, chosen
+from cli.demo.floors import FLOORS, enough
 from cli.demo.judge import numbered
-from cli.demo.mail_judge import Logged, in_order, in_the_log, logged, not_early
+from cli.demo.mail_judge import Logged, in_order, in_the_log, logged, not_early, settled
 from cli.demo.town import SHARES, Does, manners
 from domain.inbound_mail import LetterKind, Unreadable, glance, read
 from domain.mail import Mail, compose
@@ -88,6 +90,46 @@ def test_every_kind_of_answer_comes_in_its_share():
     counted = Counter(manner.does for manner in manners(1, PEOPLE).values())
     assert counted == {does: max(1, round(share * len(PEOPLE))) for does, share in SHARES.items()}
     assert set(counted) == set(Does)
+
+
+def test_one_of_every_kind_answers_the_mail_that_comes_to_everybody():
+    assert {manner.does for manner in manners(1, PEOPLE).values() if manner.mail == 1} == set(Does)
+
+
+def test_who_is_wanted_is_enrolled_first_and_in_that_order():
+    contacts = [{"id": str(number), "email": email} for number, email in enumerate(PEOPLE)]
+    ids = [contact["id"] for contact in chosen(7, contacts, ["9", "3", "9", "60"])]
+    assert (ids[:3], len(set(ids))) == (["9", "3", "60"], ENROLLED)
+
+
+def test_the_least_that_must_happen_is_enough():
+    assert enough(FLOORS).holds
+
+
+@pytest.mark.parametrize("name", FLOORS)
+def test_the_judge_sees_what_did_not_happen_as_often_as_the_story_makes_certain(name):
+    few = enough({**FLOORS, name: FLOORS[name] - 1})
+    assert few.offending == [f"{name}: {FLOORS[name] - 1}, not {FLOORS[name]}"]
+
+
+def test_a_demo_in_which_nothing_happens_fails_by_every_floor():
+    assert len(enough(dict.fromkeys(FLOORS, 0)).offending) == len(FLOORS)
+
+
+@pytest.mark.parametrize(
+    ("next_", "reason", "status", "how"),
+    [
+        ("message.accepted", "settled_by_a_person", "accepted", "in the log, as a person found; it is accepted"),
+        ("message.accepted", "no_answer", "accepted", "the server's answer was recorded late; it is accepted"),
+        ("message.accepted", "replied_to", "accepted", "it was answered; it is accepted"),
+        ("message.accepted", None, "bounced", "not in the log, sent again; it is bounced"),
+        ("message.complained", "complained", "complained", "message.complained, complained; it is complained"),
+        (None, None, "uncertain", "nothing yet; it is uncertain"),
+    ],
+)
+def test_the_report_tells_how_each_uncertain_message_was_settled(next_, reason, status, how):
+    row = {"step": "hello", "email": "zoe@example.org", "status": status, "next": next_, "reason": reason}
+    assert settled(row) == f"hello to zoe@example.org: {how}"
 
 
 def row(message_id="a", status="accepted", **values):
