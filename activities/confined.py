@@ -21,7 +21,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 FUNCTIONS: Mapping[str, str] = {
     "read_mail": "domain.inbound_mail:read_mail",
@@ -69,16 +69,19 @@ class Confined:
     """One child, started when first wanted and kept; calls wait for one another.
 
     A child that dies under a call is replaced and the call repeated once, since the fault may lie
-    with whoever killed it, or with the calls it has served before; a second death counts.
+    with whoever killed it, or with the calls it has served before; a second death counts, and so does
+    the first where no time is left for another.
     """
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
         self._child: Process | None = None
+        self._ending: set[asyncio.Task[Any]] = set()
 
     async def call(self, name: str, argument: bytes, *, seconds: float) -> bytes:
         """The function's result. `seconds` of elapsed time begin when its turn has come and a child is ready.
 
+        The answer comes by their end, whatever it is: a repeat and the start of its child are within them.
         Raises `TooSlow`, `TooBig`, `Failed` or `Unavailable`; KeyError for a name that is not in the table.
         """
         if name not in FUNCTIONS:
@@ -86,25 +89,39 @@ class Confined:
         asked = json.dumps({"name": name, "seconds": seconds}).encode()
         request = asked + b"\n" + argument
         async with self._turn:
-            with suppress(_Died):
-                return await self._attempt(request, seconds)
+            death: _Died | None = None
             try:
-                return await self._attempt(request, seconds)
-            except _Died as death:
-                raise death.verdict() from None
+                async with asyncio.timeout(None) as clock:
+                    try:
+                        return await self._attempt(request, seconds, clock)
+                    except _Died as first:
+                        death = first if clock.when() else None  # else it was a start, which took no time of the call's
+                    return await self._attempt(request, seconds, clock)
+            except TimeoutError:
+                raise (death.verdict() if death else TooSlow(f"it was killed after {seconds:.1f} s")) from None
+            except _Died as second:
+                raise second.verdict() from None
 
     async def close(self) -> None:
         """Ends the child, after the call it is in; a later call starts another."""
         async with self._turn:
-            await self._end()
+            self._end()
+            await asyncio.gather(*self._ending)
 
-    async def _attempt(self, request: bytes, seconds: float) -> bytes:
+    async def _attempt(self, request: bytes, seconds: float, clock: asyncio.Timeout) -> bytes:
         try:
-            child = self._child or await self._start()
-            return await _ask(child, request, seconds)
+            child = await self._ready()
+            if clock.when() is None:  # no argument is to blame for how long the first takes to start
+                clock.reschedule(asyncio.get_running_loop().time() + seconds)
+            return await _ask(child, request)
         except BaseException:  # cancelled too: a child that was asked and not heard is of no more use
-            await self._end()
+            self._end()
             raise
+
+    async def _ready(self) -> Process:
+        if self._child is not None and self._child.returncode is not None:
+            self._end()  # it died of no call
+        return self._child or await self._start()
 
     async def _start(self) -> Process:
         try:
@@ -125,13 +142,16 @@ class Confined:
             raise _Died(f"it did not start: {death}") from None  # whatever of, it was not of the call
         return self._child
 
-    async def _end(self) -> None:
+    def _end(self) -> None:
+        """Kills the child; nobody waits for the kernel to clear away what it has taken."""
         child, self._child = self._child, None
         if child is None:
             return
         with suppress(ProcessLookupError):
             child.kill()
-        await child.communicate()  # what is left in the pipes, or they stay open
+        ending = asyncio.create_task(child.communicate())  # what is left in the pipes, or they stay open
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
 
 class _Died(Exception):  # noqa: N818
@@ -150,16 +170,12 @@ class _Died(Exception):  # noqa: N818
         return Unavailable(str(self))
 
 
-async def _ask(child: Process, request: bytes, seconds: float) -> bytes:
+async def _ask(child: Process, request: bytes) -> bytes:
     assert child.stdin is not None  # noqa: S101  # it was asked for
-    try:
-        async with asyncio.timeout(seconds):
-            with suppress(ConnectionError):  # it is dead; the reading tells of what
-                child.stdin.write(_LENGTH.pack(len(request)) + request)
-                await child.stdin.drain()
-            answer = await _frame(child)
-    except TimeoutError:
-        raise TooSlow(f"it was killed after {seconds:g} s") from None
+    with suppress(ConnectionError):  # it is dead; the reading tells of what
+        child.stdin.write(_LENGTH.pack(len(request)) + request)
+        await child.stdin.drain()
+    answer = await _frame(child)
     if answer[:1] == _RAISED:
         raise Failed(answer[1:].decode())
     return answer[1:]

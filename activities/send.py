@@ -23,6 +23,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.render import Renderer
 from activities.transports import (
+    TOO_LATE,
     Accepted,
     MailboxUnready,
     OutboxTransport,
@@ -157,9 +158,9 @@ class Send:
             return await self._not_claimed(org, id_, claim)
         if time.monotonic() - began > CLAIM_GRACE:
             # It was frozen on the way: the call might outlast the claim, so there is none.
-            outcome: Outcome = Refused(None, "the claim was too old to be used", permanent=False, about="message")
+            outcome: Outcome = TOO_LATE
         else:
-            outcome = await transport.send(raw, mail.from_email, mail.to_email)
+            outcome = await transport.send(raw, mail.from_email, mail.to_email, began + claim.seconds)
         return await self._record(org, mailbox, claim, outcome)
 
     async def _next(self, org: UUID, mailbox: UUID) -> _Ready | float | None:

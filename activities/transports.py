@@ -7,6 +7,7 @@ content only the server's answer to the final dot tells; without it the outcome 
 import asyncio
 import re
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,6 +67,9 @@ class Unknown:
 
 Outcome = Accepted | Refused | Unknown
 
+TOO_LATE: Final = Refused(None, "the claim was too old to be used", permanent=False, about="message")
+"""Whoever was to send it was frozen on the way."""
+
 
 class MailboxUnready(Exception):  # noqa: N818  (it is an outcome: nothing was claimed yet)
     """No mail can be handed over now; `detail` is for people, in the server's or the network's words."""
@@ -82,8 +86,12 @@ class Transport(Protocol):
     async def ready(self) -> None:
         """To be called before a mail is claimed. Raises `MailboxUnready`."""
 
-    async def send(self, raw: bytes, sender: str, recipient: str) -> Outcome:
-        """One attempt, never repeated here. The addresses are the envelope's."""
+    async def send(self, raw: bytes, sender: str, recipient: str, until: float) -> Outcome:
+        """One attempt, never repeated here. The addresses are the envelope's.
+
+        `until` is the end of the claim by the monotonic clock, which goes on while the process is
+        stopped. From then on the message may be another's to send, so no content is begun: `TOO_LATE`.
+        """
 
     async def close(self) -> None:
         """Ends the connection; a later `ready` makes another."""
@@ -94,7 +102,7 @@ class OutboxTransport:
 
     async def ready(self) -> None: ...
 
-    async def send(self, raw: bytes, sender: str, recipient: str) -> Outcome:  # noqa: ARG002  (the port's)
+    async def send(self, raw: bytes, sender: str, recipient: str, until: float) -> Outcome:  # noqa: ARG002  (the port's)
         return Accepted("kept in the local outbox")
 
     async def close(self) -> None: ...
@@ -141,7 +149,7 @@ class SmtpTransport:
                 raise MailboxUnready("unreachable", self._silence()) from None
             raise
 
-    async def send(self, raw: bytes, sender: str, recipient: str) -> Outcome:
+    async def send(self, raw: bytes, sender: str, recipient: str, until: float) -> Outcome:
         try:
             mail_from = wire_address("sender", sender).encode()
         except BadMail as bad:
@@ -154,7 +162,7 @@ class SmtpTransport:
             return Refused(None, "not connected", permanent=False, about="mailbox")
         outcome: Outcome | None = None
         try:
-            outcome = await self._dialogue(self._client, raw, mail_from, rcpt_to)
+            outcome = await self._dialogue(self._client, raw, mail_from, rcpt_to, until)
         finally:
             if not _leaves_usable(outcome):
                 self._drop()
@@ -205,8 +213,9 @@ class SmtpTransport:
             with _unready_as("login_refused"):
                 await client.login(self._username, self._password or "")
 
-    async def _dialogue(self, client: SMTP, raw: bytes, sender: bytes, recipient: bytes) -> Outcome:
+    async def _dialogue(self, client: SMTP, raw: bytes, sender: bytes, recipient: bytes, until: float) -> Outcome:
         content = _lines(raw)
+        stuffed = _stuffed(content)
         size = (b"SIZE=%d" % len(content),) if client.supports_extension("size") else ()
         commands: tuple[tuple[_Stage, tuple[int, ...], tuple[bytes, ...]], ...] = (
             ("mail", (_COMPLETED,), (b"MAIL", b"FROM:<%s>" % sender, *size)),
@@ -222,7 +231,9 @@ class SmtpTransport:
                         return _refused(stage, code, answer)
                 if client.protocol is None:
                     raise SMTPServerDisconnected("Connection lost")
-                client.protocol.write(_stuffed(content))  # raises only where it wrote nothing
+                if time.monotonic() >= until:  # nothing but the write comes after this look
+                    return TOO_LATE
+                client.protocol.write(stuffed)  # raises only where it wrote nothing
                 begun = True
                 code, answer = await client.protocol.read_response()
         except (SMTPException, OSError) as error:

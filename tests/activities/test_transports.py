@@ -6,6 +6,7 @@ import os
 import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from math import inf
 from uuid import UUID
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from activities.transports import (
+    TOO_LATE,
     Accepted,
     MailboxUnready,
     OutboxTransport,
@@ -60,7 +62,7 @@ async def smtp(port: int, security: str = "none", **options):
 
 async def sent(transport, raw: bytes | None = None, sender=SENDER, recipient=RECIPIENT):
     await transport.ready()
-    return await transport.send(raw or compose(mail()), sender, recipient)
+    return await transport.send(raw or compose(mail()), sender, recipient, inf)
 
 
 async def unready(transport) -> str:
@@ -193,11 +195,21 @@ async def test_whatever_goes_wrong_before_the_content_nothing_has_left(stage, an
     async with scripted_server({stage: answer}) as server, smtp(server.port, seconds=SHORT) as transport:
         await transport.ready()
         begun = time.monotonic()
-        outcome = await transport.send(compose(mail()), SENDER, RECIPIENT)
+        outcome = await transport.send(compose(mail()), SENDER, RECIPIENT, inf)
         assert time.monotonic() - begun < GENEROUS
         assert isinstance(outcome, Refused)
         assert (outcome.permanent, outcome.about) == (False, "mailbox")
         assert server.contents == []
+
+
+async def test_no_content_is_begun_after_the_claims_end():
+    async with scripted_server() as server, smtp(server.port) as transport:
+        await transport.ready()
+        assert await transport.send(compose(mail()), SENDER, RECIPIENT, time.monotonic()) == TOO_LATE
+        assert server.commands[-1] == b"DATA\r\n"
+        assert isinstance(await sent(transport, compose(mail(2))), Accepted)
+        assert len(server.contents) == 1
+        assert server.connections == 2
 
 
 @pytest.mark.parametrize("answer", [HANG_UP, SILENCE, DRIP, "nonsense", "999 what", "354 again", "251 elsewhere", "3"])
@@ -205,7 +217,7 @@ async def test_a_content_without_a_clear_answer_is_unknown(answer):
     async with scripted_server({".": answer}) as server, smtp(server.port, seconds=SHORT) as transport:
         await transport.ready()
         begun = time.monotonic()
-        assert isinstance(await transport.send(compose(mail()), SENDER, RECIPIENT), Unknown)
+        assert isinstance(await transport.send(compose(mail()), SENDER, RECIPIENT, inf), Unknown)
         assert time.monotonic() - begun < GENEROUS
         server.answers["."] = "250 kept"
         assert isinstance(await sent(transport), Accepted)
@@ -215,14 +227,14 @@ async def test_a_content_without_a_clear_answer_is_unknown(answer):
 async def test_a_cancelled_send_leaves_no_connection_to_send_on():
     async with scripted_server({".": SILENCE}) as server, smtp(server.port) as transport:
         await transport.ready()
-        sending = asyncio.create_task(transport.send(compose(mail()), SENDER, RECIPIENT))
+        sending = asyncio.create_task(transport.send(compose(mail()), SENDER, RECIPIENT, inf))
         async with asyncio.timeout(GENEROUS):
             while not server.contents:  # noqa: ASYNC110  (the server has no event of ours)
                 await asyncio.sleep(0.01)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
-        refused = await transport.send(compose(mail()), SENDER, RECIPIENT)
+        refused = await transport.send(compose(mail()), SENDER, RECIPIENT, inf)
         assert refused == Refused(None, "not connected", permanent=False, about="mailbox")
 
 
@@ -265,7 +277,7 @@ async def test_a_port_nobody_listens_on_is_unreachable_at_once():
         begun = time.monotonic()
         assert await unready(transport) == "unreachable"
         assert time.monotonic() - begun < GENEROUS
-        refused = await transport.send(compose(mail()), SENDER, RECIPIENT)
+        refused = await transport.send(compose(mail()), SENDER, RECIPIENT, inf)
         assert refused == Refused(None, "not connected", permanent=False, about="mailbox")
 
 
@@ -381,13 +393,13 @@ async def test_no_address_brings_a_command(address):
     async with scripted_server() as server, smtp(server.port) as transport:
         await transport.ready()
         for outcome, about in (
-            (await transport.send(compose(mail()), SENDER, address), "recipient"),
-            (await transport.send(compose(mail()), address, RECIPIENT), "mailbox"),
+            (await transport.send(compose(mail()), SENDER, address, inf), "recipient"),
+            (await transport.send(compose(mail()), address, RECIPIENT, inf), "mailbox"),
         ):
             assert isinstance(outcome, Refused)
             assert (outcome.code, outcome.permanent, outcome.about) == (None, True, about)
         assert [command.split()[0] for command in server.commands] == [b"EHLO"]
-        assert isinstance(await transport.send(compose(mail()), SENDER, "carla@müller.example"), Accepted)
+        assert isinstance(await transport.send(compose(mail()), SENDER, "carla@müller.example", inf), Accepted)
         assert b"RCPT TO:<carla@xn--mller-kva.example>\r\n" in server.commands
 
 

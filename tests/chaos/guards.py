@@ -438,7 +438,8 @@ GUARDS: Sequence[Guard] = (
             Cut(
                 "activities/send.py",
                 "        began = time.monotonic()\n        async with self._database.transaction(org, lock_seconds=2)",
-                "        began = time.monotonic()\n        await transport.send(raw, mail.from_email, mail.to_email)\n"
+                "        began = time.monotonic()\n"
+                "        await transport.send(raw, mail.from_email, mail.to_email, began + 60)\n"
                 "        async with self._database.transaction(org, lock_seconds=2)",
             )
         ],

@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ async def send(server, number, seconds=10.0):
     transport = SmtpTransport("127.0.0.1", server.port, "none", None, None, seconds=seconds)
     try:
         await transport.ready()
-        return await transport.send(RAW % number, "a@example.com", "b@example.com")
+        return await transport.send(RAW % number, "a@example.com", "b@example.com", inf)
     finally:
         await transport.close()
 
@@ -69,10 +70,10 @@ async def test_a_slow_server_takes_its_time_and_then_the_mail(moody):
 async def test_a_connection_kept_from_before_meets_the_mood_too(moody):
     transport = SmtpTransport("127.0.0.1", moody.server.port, "none", None, None, seconds=5)
     await transport.ready()
-    assert isinstance(await transport.send(RAW % 1, "a@example.com", "b@example.com"), Accepted)
+    assert isinstance(await transport.send(RAW % 1, "a@example.com", "b@example.com", inf), Accepted)
     moody.be(Mood.CLOSING)
     await transport.ready()
-    assert isinstance(await transport.send(RAW % 2, "a@example.com", "b@example.com"), Refused)
+    assert isinstance(await transport.send(RAW % 2, "a@example.com", "b@example.com", inf), Refused)
     moody.be(Mood.WELL)
     await transport.ready()
-    assert isinstance(await transport.send(RAW % 3, "a@example.com", "b@example.com"), Accepted)
+    assert isinstance(await transport.send(RAW % 3, "a@example.com", "b@example.com", inf), Accepted)

@@ -1,7 +1,8 @@
 """A worker that sends, to be killed or frozen; run as a script, it says `ready`.
 
 Its third argument says where it stops itself, as SIGSTOP stops a process, the first time it comes there:
-`claimed` is after the commit of a claim, `calling` before the first byte that follows. With `never` it goes on.
+`claimed` is after the commit of a claim, `calling` before the first byte that follows, `told` after the mail
+server's "go on" and before the mail's first byte. With `never` it goes on.
 A claim lasts two seconds here, a heartbeat comes every half second.
 """
 
@@ -12,6 +13,7 @@ import sys
 from typing import Any
 from unittest.mock import patch
 
+from aiosmtplib import SMTP, SMTPResponse
 from pydantic import SecretStr
 from sqlalchemy import event
 from temporalio.client import Client
@@ -57,9 +59,19 @@ def freeze_when_claimed(database: Database) -> None:
 class FrozenTransport(SmtpTransport):
     freeze = Freeze()
 
-    async def send(self, raw: bytes, sender: str, recipient: str) -> Outcome:
+    async def send(self, raw: bytes, sender: str, recipient: str, until: float) -> Outcome:
         self.freeze()
-        return await super().send(raw, sender, recipient)
+        return await super().send(raw, sender, recipient, until)
+
+
+class FrozenClient(SMTP):
+    freeze = Freeze()
+
+    async def execute_command(self, *command: bytes, **options: Any) -> SMTPResponse:
+        answer = await super().execute_command(*command, **options)
+        if command == (b"DATA",):
+            self.freeze()
+        return answer
 
 
 async def main(url: str, queue: str, where: str) -> None:
@@ -85,6 +97,8 @@ if __name__ == "__main__":
         patch(name, value).start()
     if sys.argv[3] == "calling":
         patch("activities.send.SmtpTransport", FrozenTransport).start()
+    if sys.argv[3] == "told":
+        patch("activities.transports.SMTP", FrozenClient).start()
     asyncio.run(main(*sys.argv[1:]))
     sys.stdout.flush()
     os._exit(0)

@@ -20,7 +20,7 @@ from activities import send
 from domain.keys import mail_queue
 from domain.words import Target
 from runtime.folders import CHECKOUT
-from store import mailboxes
+from store import intents, mailboxes
 from tests.driving import blocked, mail, make_mailbox, publish, sequence, until
 from tests.mailing import mail_server
 from tests.workflows.working import sending, walking
@@ -386,56 +386,65 @@ async def test_when_a_worker_is_killed_in_the_middle_of_a_call_another_goes_on_a
     assert await standing(base) == {"accepted": 4, "uncertain": 1}
 
 
-async def test_a_worker_frozen_between_claim_and_call_does_not_use_the_claim_when_it_thaws(
-    base, one_mail, temporal, temporal_server, tmp_path, monkeypatch
+@asynccontextmanager
+async def five_mails_and_one_frozen(base, temporal, temporal_server, one_mail, server, monkeypatch, where):
+    """Four have left by another worker, the fifth is uncertain: who claimed it stands still."""
+    async with five_mails_and_a_mortal(base, temporal, temporal_server, one_mail, server, monkeypatch, where) as (
+        working,
+        process,
+    ):
+        await until(stands_still(process), "the worker's freeze")
+        async with sending(working):
+
+            async def given_up():
+                return await standing(base) == {"accepted": 4, "uncertain": 1}
+
+            await until(given_up, "the others to leave", 30)
+            assert len(mailed(server)) == 4
+            yield working, process
+
+
+async def all_five_have_left(working):
+    await Sweep(working.base.crossing, working.base.app).once()
+    await working.flow()
+    return await standing(working.base) == {"accepted": 5}
+
+
+@pytest.mark.parametrize("where", ["claimed", "told"])
+async def test_a_worker_frozen_before_the_first_byte_does_not_use_the_claim_when_it_thaws(
+    base, one_mail, temporal, temporal_server, tmp_path, monkeypatch, where
 ):
     with mail_server(tmp_path / "log") as server:
-        async with five_mails_and_a_mortal(
-            base, temporal, temporal_server, one_mail, server, monkeypatch, "claimed"
-        ) as (working, process):
-            await until(stands_still(process), "the worker's freeze")
-            async with sending(working):
-
-                async def given_up():
-                    return await standing(base) == {"accepted": 4, "uncertain": 1}
-
-                await until(given_up, "the others to leave", 30)
-                assert len(mailed(server)) == 4
-                process.send_signal(signal.SIGCONT)
-
-                await base.pass_time(timedelta(seconds=61))
-
-                async def unused():
-                    """The thawed worker says that it has certainly not sent it: the next attempt is open."""
-                    await Sweep(base.crossing, base.app).once()
-                    await working.flow()
-                    return await standing(base) == {"accepted": 5}
-
-                await until(unused, "the last to leave", 30)
+        async with five_mails_and_one_frozen(base, temporal, temporal_server, one_mail, server, monkeypatch, where) as (
+            working,
+            process,
+        ):
+            process.send_signal(signal.SIGCONT)
+            await base.pass_time(timedelta(seconds=61))
+            # The thawed worker says that it has certainly not sent it: the next attempt is open.
+            await until(lambda: all_five_have_left(working), "the last to leave", 30)
     assert len(mailed(server)) == 5
     assert set(mailed(server).values()) == {1}
     assert await base.value("SELECT count(*) FROM attempts") == 6
 
 
-async def test_a_worker_frozen_before_the_first_byte_sends_once_when_it_thaws(
-    base, one_mail, temporal, temporal_server, tmp_path, monkeypatch
+@pytest.mark.parametrize("where", ["calling", "told"])
+async def test_what_a_person_said_has_not_left_is_sent_once_though_the_worker_that_was_frozen_thaws(
+    base, one_mail, temporal, temporal_server, tmp_path, monkeypatch, where
 ):
     with mail_server(tmp_path / "log") as server:
-        async with five_mails_and_a_mortal(
-            base, temporal, temporal_server, one_mail, server, monkeypatch, "calling"
-        ) as (working, process):
-            await until(stands_still(process), "the worker's freeze")
-            async with sending(working):
-
-                async def given_up():
-                    return await standing(base) == {"accepted": 4, "uncertain": 1}
-
-                await until(given_up, "the others to leave", 30)
-                process.send_signal(signal.SIGCONT)
-
-                async def settled():
-                    await working.flow()
-                    return len(mailed(server)) == 5 and await standing(base) == {"accepted": 5}
-
-                await until(settled, "the last to leave", 30)
+        async with five_mails_and_one_frozen(base, temporal, temporal_server, one_mail, server, monkeypatch, where) as (
+            working,
+            process,
+        ):
+            doubted = await base.value("SELECT id FROM intents WHERE status = 'uncertain'")
+            async with base.transaction() as tx:
+                assert await intents.settle(tx, doubted, sent=False)
+            await until(lambda: all_five_have_left(working), "the last to leave", 30)
+            process.send_signal(signal.SIGCONT)
+            process.terminate()  # it ends when it has dealt with the message under way
+            await asyncio.wait_for(process.wait(), 30)
+    assert len(mailed(server)) == 5
     assert set(mailed(server).values()) == {1}
+    assert await standing(base) == {"accepted": 5}
+    assert await base.value("SELECT count(*) FROM attempts") == 6
