@@ -179,6 +179,9 @@ class Send:
                 await intents.unsendable(tx, id_, StuckReason.MAILBOX_MISSING, "the mailbox is gone")
                 return 0
             draft = await messages.draft(tx, id_)
+            if draft.facts["contact"] is None:
+                await intents.cancel_to_deleted(tx, draft.row.contact_id)
+                return 0
             if draft.email is None:
                 await intents.unsendable(tx, id_, StuckReason.EMAIL_MISSING, "the contact has no email address")
                 return 0

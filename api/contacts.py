@@ -156,3 +156,10 @@ async def update_contact(id: UUID, given: ContactChange, call: Writing, response
         changed = await contacts.change(tx, id, given.columns())
     response.headers.update(etag(changed.record))
     return ContactOne(contact=Contact.model_validate(changed.record))
+
+
+@router.delete("/{id}", status_code=HTTPStatus.NO_CONTENT, responses=responses(HTTPStatus.NOT_FOUND))
+async def delete_contact(id: UUID, call: Writing) -> None:
+    """Ends its enrollments, and what has not left for it is cancelled. Deals and history that name it stay."""
+    async with call.transaction() as tx:
+        await contacts.delete(tx, id)

@@ -79,6 +79,7 @@ class EventType(StrEnum):
 
     CONTACT_CREATED = "contact.created"
     CONTACT_UPDATED = "contact.updated"
+    CONTACT_DELETED = "contact.deleted"
     COMPANY_CREATED = "company.created"
     COMPANY_UPDATED = "company.updated"
     DEAL_CREATED = "deal.created"
@@ -129,6 +130,7 @@ class ExitReason(StrEnum):
     UNSUBSCRIBED = "unsubscribed"
     COMPLAINED = "complained"
     BOUNCED = "bounced"
+    CONTACT_DELETED = "contact_deleted"
 
 
 class Awaits(StrEnum):

@@ -7,8 +7,8 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
-from domain.words import EventType, Kind, LeadStatus
-from store import events
+from domain.words import EventType, ExitReason, Kind, LeadStatus
+from store import addresses, events, intents, stops
 from store.at_once import AtOnce, Kept, Warrant
 from store.errors import Duplicate, DuplicateEmail
 from store.events import Change, Changed, Draft, Record
@@ -62,6 +62,19 @@ async def change(tx: Transaction, id: UUID, values: Mapping[str, Any]) -> Change
 async def change_many(tx: Transaction, changes: Sequence[Change]) -> dict[UUID, Changed]:
     """Of those that are there; all change the same fields, never the email, each of another contact."""
     return await events.change_many(tx, contacts, EventType.CONTACT_UPDATED, Kind.CONTACT, changes)
+
+
+async def delete(tx: Transaction, id: UUID) -> None:
+    """Hides a contact for good; its address is free for another. Raises `NotFound`, also for a deleted one.
+
+    Its enrollments end, and nothing that is still to be sent to it is claimed from the commit on.
+    """
+    found = await get(tx, id)
+    if found.email is not None:
+        await addresses.ensure(tx, [found.email])  # who claims or enrolls has it locked, and sees that afterwards
+    await events.change(tx, contacts, EventType.CONTACT_DELETED, Kind.CONTACT, id, {"deleted_at": tx.now})
+    await stops.end(tx, await stops.enrolled(tx, [id]), ExitReason.CONTACT_DELETED)
+    await intents.cancel_to_deleted(tx, id)
 
 
 async def get(tx: Transaction, id: UUID) -> Record:

@@ -82,7 +82,7 @@ async def enroll(
     answers: dict[int, Answered] = {}
     rows: dict[UUID, dict[str, Any]] = {}
     for place, one in enumerate(asked):
-        person = people.get(one.contact)
+        person = people.get(one.contact) if one.contact in before else None
         sender = senders.choose(person.owner_id if person else None, wanted)
         reason, existing = _refusal(tx, document, calendar, person, kept, before.get(one.contact), one)
         if reason is None and sender is None:
@@ -261,15 +261,20 @@ async def _people(tx: Transaction, ids: Collection[UUID]) -> dict[UUID, Record]:
     return {row.id: row for row in await tx.execute(statement)}
 
 
-async def _before(tx: Transaction, sequence: UUID, people: Collection[UUID]) -> dict[UUID, Record]:
-    """The latest enrollment of each contact in the sequence."""
+async def _before(tx: Transaction, sequence: UUID, people: Collection[UUID]) -> dict[UUID, Record | None]:
+    """The latest enrollment of each contact in the sequence, if any; one deleted since it was read is left out.
+
+    Whoever deletes a contact locks its address, too, so that it stays until it is enrolled.
+    """
+    theirs = (table.c.org_id == tx.org) & (table.c.definition_id == sequence) & (table.c.contact_id == contacts.c.id)
     statement = (
-        select(table.c.id, table.c.contact_id, table.c.status, table.c.ended_at)
-        .ext(distinct_on(table.c.contact_id))
-        .where(table.c.org_id == tx.org, table.c.definition_id == sequence, table.c.contact_id.in_(people))
-        .order_by(table.c.contact_id, table.c.started_at.desc(), table.c.id.desc())
+        select(contacts.c.id.label("contact_id"), table.c.id, table.c.status, table.c.ended_at)
+        .ext(distinct_on(contacts.c.id))
+        .outerjoin(table, theirs)
+        .where(contacts.c.org_id == tx.org, contacts.c.id.in_(people), contacts.c.deleted_at.is_(None))
+        .order_by(contacts.c.id, table.c.started_at.desc(), table.c.id.desc())
     )
-    return {row.contact_id: row for row in await tx.execute(statement)}
+    return {row.contact_id: row if row.id else None for row in await tx.execute(statement)}
 
 
 def _refusal(

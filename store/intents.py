@@ -208,8 +208,9 @@ SELECT (SELECT id FROM address) AS address, (SELECT count(*) FROM destination) A
 _JUDGED = text("""
 SELECT i.status, i.attempts, i.due_at, i.address_id, i.execution_id, a.suppressed, x.status AS execution_status,
   i.address_id = :address AND a.hash = hash_address(:recipient) AS addressed,
-  x.held_since, d.kind AS definition_kind, d.status AS definition_status
+  x.held_since, d.kind AS definition_kind, d.status AS definition_status, c.deleted_at AS contact_deleted_at
 FROM intents i
+JOIN contacts c ON c.org_id = i.org_id AND c.id = i.contact_id
 JOIN addresses a ON a.org_id = i.org_id AND a.id = i.address_id
 JOIN executions x ON x.org_id = i.org_id AND x.id = i.execution_id
 JOIN definitions d ON d.org_id = x.org_id AND d.id = x.definition_id
@@ -301,6 +302,8 @@ def _forbidden(found: Record) -> Unclaimed | None:
         return Unclaimed("readdressed")
     if found.suppressed is not None:
         return Unclaimed("address_suppressed")
+    if found.contact_deleted_at is not None:
+        return Unclaimed("contact_deleted")
     if found.held_since is not None:
         return Unclaimed("held")
     if found.definition_kind == Kind.SEQUENCE and found.definition_status == "paused":
@@ -392,6 +395,20 @@ async def not_wanted(tx: Transaction, id: UUID) -> None:
         await stops.end(tx, [execution.id], suppressions.ENDS[Suppression(why)], note=f"message {id}")
     else:
         await _goes_on(tx, execution)
+
+
+async def cancel_to_deleted(tx: Transaction, contact: UUID) -> None:
+    """What is not sent to a contact that was deleted is cancelled, and the runs that wrote it go on without it."""
+    unsent = select(intents.c.id).where(
+        intents.c.org_id == tx.org,
+        intents.c.contact_id == contact,
+        intents.c.status.in_(open_to(Happening.CANCELLED)),
+    )
+    for id_ in (await tx.execute(unsent.order_by(intents.c.execution_id, intents.c.id))).scalars().all():
+        execution, message = await _owned(tx, id_)
+        reason = ExitReason.CONTACT_DELETED.value
+        if await _move(tx, message, Happening.CANCELLED, None, reason=reason) is not None:
+            await _goes_on(tx, execution)
 
 
 async def refused_address(tx: Transaction, claim: Claim, answer: str) -> bool:

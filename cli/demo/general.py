@@ -112,8 +112,9 @@ GENERAL: Mapping[str, str] = {
     """,
     "what happened to a record is told once": """
         SELECT e.type, e.subject_id, count(*) FROM events e
-        WHERE e.type IN ('contact.created', 'company.created', 'deal.created', 'task.created', 'task.completed',
-          'activity.logged', 'enrollment.started', 'enrollment.ended', 'message.accepted', 'message.replied')
+        WHERE e.type IN ('contact.created', 'contact.deleted', 'company.created', 'deal.created', 'task.created',
+          'task.completed', 'activity.logged', 'enrollment.started', 'enrollment.ended', 'message.accepted',
+          'message.replied')
         GROUP BY 1, 2 HAVING count(*) > 1
         UNION ALL
         SELECT 'untold', x.id, 0 FROM executions x WHERE x.kind = 'enrollment' AND (
@@ -171,9 +172,13 @@ GENERAL: Mapping[str, str] = {
     "no mail was claimed before its planned instant": """
         SELECT t.intent_id FROM attempts t JOIN intents i ON i.id = t.intent_id WHERE t.claimed_at < i.due_at
     """,
-    "no mail was claimed after the commit of what ended its enrollment": """
+    "no mail was claimed after the commit of what ended its enrollment or deleted its contact": """
         SELECT t.intent_id, t.number FROM attempts t JOIN intents i ON i.id = t.intent_id
         JOIN events e ON e.subject_id = i.execution_id AND e.type = 'enrollment.ended'
+        WHERE t.claimed_real > pg_xact_commit_timestamp(e.xmin)
+        UNION ALL
+        SELECT t.intent_id, t.number FROM attempts t JOIN intents i ON i.id = t.intent_id
+        JOIN events e ON e.subject_id = i.contact_id AND e.type = 'contact.deleted'
         WHERE t.claimed_real > pg_xact_commit_timestamp(e.xmin)
     """,
     "no mail was claimed after the commit of its address's suppression": """

@@ -328,6 +328,32 @@ async def test_what_was_mended_is_retried_as_the_same_message(base, send):
     await numbers_run_on(base)
 
 
+async def test_an_enrollment_whose_mailbox_goes_before_its_mail_is_written_asks_its_owner(base, send):
+    box = await make_mailbox(base)
+    id_ = await written(base, sequence(wait(), mail()))
+    async with base.transaction() as tx:
+        await mailboxes.delete(tx, box)
+    await base.pass_time(timedelta(days=4))
+    for _ in range(2):
+        assert (await advance(base, id_, "enrollment")).done
+    stuck = await the_execution(base)
+    assert (stuck["status"], stuck["stuck_reason"], stuck["stuck_owner_id"]) == ("stuck", "mailbox_missing", base.rep)
+    assert (stuck["step"], stuck["due_at"]) == ("mail", None)
+    assert await base.value("SELECT count(*) FROM intents") == 0
+    assert await base.rows("SELECT user_id, reason, execution_id FROM notifications") == [
+        {"user_id": base.rep, "reason": "stuck", "execution_id": id_}
+    ]
+    other = await make_mailbox(base, "Other")
+    async with base.transaction() as tx:
+        await enrollments.retry(tx, id_, mailbox=other)
+    await advance(base, id_, "enrollment")
+    assert await send.empty(base.org, other) == DONE
+    assert ((await the_message(base))["status"], (await the_execution(base))["exit_reason"]) == (
+        "accepted",
+        "completed",
+    )
+
+
 @pytest.mark.parametrize("paused", [False, True])
 async def test_the_mail_of_a_deleted_mailbox_is_stuck_and_leaves_through_another(base, send, paused):
     box = await make_mailbox(base)

@@ -117,3 +117,33 @@ async def test_the_api_answers_without_its_version_too(rep, app):
     path = made.headers["location"]
     assert path.startswith("/api/v1/")
     assert (await rep.get(f"http://drumbeat{path.replace('/api/v1', '/api')}")).json() == made.json()
+
+
+async def test_a_deleted_contact_is_gone_its_address_is_free_and_what_names_it_goes_on(rep, office, base):
+    fields = {"email": "a@x.com", "externalId": "77"}
+    made = (await rep.post("/contacts", json=fields)).json()["contact"]
+    path = f"/contacts/{made['id']}"
+    deal = (await rep.post("/deals", json={"title": "D", "contactId": made["id"]})).json()["deal"]
+    assert (await office.readonly.delete(path)).status_code == 403
+    answer = await rep.delete(path)
+    assert (answer.status_code, answer.content) == (204, b"")
+    for method in ("GET", "PATCH", "DELETE"):
+        gone = await rep.request(method, path, json={"phone": "1"} if method == "PATCH" else None)
+        assert (gone.status_code, gone.json()["code"]) == (404, "NOT_FOUND"), method
+    assert (await rep.get("/contacts")).json()["total"] == 0
+    event, created = (await rep.get("/events", params={"subjectId": made["id"]})).json()["events"]
+    assert (event["type"], event["number"], event["actorId"]) == ("contact.deleted", 2, str(base.rep))
+    assert (event["before"]["deletedAt"], created["type"]) == (None, "contact.created")
+    assert event["after"]["deletedAt"] is not None
+    assert (await rep.put(f"/deals/{deal['id']}/stage", json={"stage": "proposal"})).is_success
+    assert (await rep.get(f"/deals/{deal['id']}")).json()["deal"]["contactId"] == made["id"]
+    again = await rep.post("/contacts", json=fields)
+    assert (again.status_code, again.json()["contact"]["revision"]) == (201, 1)
+    assert again.json()["contact"]["id"] != made["id"]
+
+
+async def test_deleting_a_contact_twenty_times_at_once_does_so_once(rep, base):
+    made = (await rep.post("/contacts", json={"email": "a@x.com"})).json()["contact"]
+    answers = await asyncio.gather(*(rep.delete(f"/contacts/{made['id']}") for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [204] + [404] * 19
+    assert await base.value("SELECT count(*) FROM events WHERE type = 'contact.deleted'") == 1

@@ -295,6 +295,20 @@ async def test_a_mailbox_in_trouble_and_one_that_is_gone_are_told(post_office, o
     assert (await post_office.show(enrollment))["next"]["message"]["why"]["reason"] == "mailbox_missing"
 
 
+async def test_deleting_a_contact_ends_what_it_is_in_cancels_its_mail_and_lets_it_in_nowhere(post_office, office):
+    enrollment = await post_office.enrolled()
+    message = await post_office.written(enrollment)
+    assert (await office.rep.delete(f"/contacts/{post_office.contact}")).status_code == 204
+    shown = await post_office.show(enrollment)
+    assert (shown["status"], shown["exitReason"]) == ("ended", "contact_deleted")
+    cancelled = await post_office.message(message)
+    assert (cancelled["status"], cancelled["reason"]) == ("cancelled", "contact_deleted")
+    (event, *_) = (await office.rep.get("/events", params={"subjectId": enrollment})).json()["events"]
+    assert (event["type"], event["after"]["exitReason"]) == ("enrollment.ended", "contact_deleted")
+    (refused,) = (await post_office.enroll())["results"]
+    assert (refused["reason"], refused["enrollmentId"]) == ("contact_missing", None)
+
+
 # --- a person's hand
 
 

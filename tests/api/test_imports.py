@@ -62,6 +62,15 @@ async def test_rows_whose_contact_exists_are_refused_and_name_it(office):
     assert {error["existing"] for error in report["errors"]} == {known}
 
 
+async def test_a_row_of_a_deleted_contact_is_a_new_one(office):
+    known = (await office.rep.post("/contacts", json={"email": "a@x.com", "externalId": "1"})).json()["contact"]["id"]
+    assert (await office.rep.delete(f"/contacts/{known}")).status_code == 204
+    report = (await load(office.manager, "contacts", "Record ID,Email\n1,a@x.com\n")).json()
+    assert (report["imported"], report["skipped"]) == (1, 0)
+    (made,) = (await office.rep.get("/contacts")).json()["contacts"]
+    assert made["id"] != known
+
+
 async def test_the_same_file_at_once_creates_each_contact_once(office, base, owners):
     file = sample.contacts_csv(SEED)
     answers = await asyncio.gather(*(load(office.manager, "contacts", file.data) for _ in range(4)))

@@ -1,3 +1,4 @@
+from datetime import datetime
 from email import message_from_bytes
 from email.policy import default
 from uuid import UUID
@@ -34,7 +35,15 @@ async def test_a_message_is_told_from_plan_to_acceptance(post_office, office, ba
         await intents.accepted(tx, claim, "250 kept")
     accepted = await post_office.message(id_)
     assert (accepted["status"], accepted["next"], accepted["attempts"][0]["answer"]) == ("accepted", None, "250 kept")
-    assert accepted["acceptedAt"] is not None
+    (told,) = accepted["attempts"]
+    assert (accepted["dueAt"], told["claimedAt"]) == (planned["dueAt"], attempt["claimedAt"])
+    plan, written, claimed_at, accepted_at, ended = (
+        datetime.fromisoformat(instant)
+        for instant in (
+            accepted["dueAt"], accepted["createdAt"], told["claimedAt"], accepted["acceptedAt"], told["endedAt"],
+        )
+    )  # fmt: skip
+    assert plan < written < claimed_at < accepted_at == ended
     (event,) = (await office.rep.get("/events", params={"subjectId": id_})).json()["events"]
     assert event["type"] == "message.accepted"
 

@@ -72,6 +72,14 @@ async def test_a_move_is_one_statement_and_two_more_where_it_closes_the_deal_and
         assert len(sent()) == expected
 
 
+async def test_deleting_a_contact_takes_six_statements_where_nothing_ends_by_it(rep, sent):
+    contact = await post(rep, "/contacts", {"email": "a@x.com"})
+    sent()
+    assert (await rep.delete(f"/contacts/{contact['id']}")).is_success
+    # The contact, its address, what is written; the lock of what may be inside, what is inside, what is unsent.
+    assert len(sent()) == 6
+
+
 async def test_a_change_is_one_statement(rep, sent):
     deal = await post(rep, "/deals", {"title": "D"})
     contact = await post(rep, "/contacts", {"email": "a@x.com"})

@@ -38,6 +38,14 @@ async def test_a_known_contact_is_changed_by_what_the_webhook_names_only(sender,
     assert (contact["phone"], contact["title"], contact["firstName"]) == ("2", "CEO", "Ada")
 
 
+async def test_a_deleted_contact_is_not_brought_back_but_made_anew(sender, rep):
+    old = (await sender.post(UPSERT)).json()["contactId"]
+    assert (await rep.delete(f"/contacts/{old}")).status_code == 204
+    again = (await sender.post(UPSERT, message="msg_2")).json()
+    assert (again["created"], again["contactId"] == old) == (True, False)
+    assert (await rep.get(f"/contacts/{old}")).status_code == 404
+
+
 async def test_a_second_delivery_is_told_the_same_and_changes_nothing(sender, base):
     first = await sender.post(UPSERT)
     again = await sender.post(UPSERT, at=datetime.now(UTC) + timedelta(seconds=60))

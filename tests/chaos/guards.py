@@ -292,11 +292,23 @@ GUARDS: Sequence[Guard] = (
     Guard(
         "a claim reads after the locks whether a stop has cancelled the message, and takes it only from `pending`",
         [
-            "no mail was claimed after the commit of what ended its enrollment",
+            "no mail was claimed after the commit of what ended its enrollment or deleted its contact",
             "every stop that was answered had ended its enrollment, and nothing of it was claimed after",
         ],
         "test_a_person_stops_what_a_sender_has_chosen",
         _STATUS_OF_MESSAGE,
+    ),
+    Guard(
+        "a deletion cancels what is not sent, and a claim reads whether its contact was deleted",
+        ["no mail was claimed after the commit of what ended its enrollment or deleted its contact"],
+        "test_a_contact_is_deleted_that_a_sender_has_chosen",
+        [
+            Cut("store/contacts.py", "    await intents.cancel_to_deleted(tx, id)\n"),
+            Cut(
+                "store/intents.py",
+                '    if found.contact_deleted_at is not None:\n        return Unclaimed("contact_deleted")\n',
+            ),
+        ],
     ),
     Guard(
         "a pause holds the messages that are written",

@@ -166,7 +166,7 @@ TAMPERINGS: list[tuple[str, str]] = [
         "no mail was claimed before its planned instant",
         "UPDATE attempts SET claimed_at = claimed_at - interval '9 days'",
     ),
-    ("no mail was claimed after the commit of what ended its enrollment", CLAIMED_LATE),
+    ("no mail was claimed after the commit of what ended its enrollment or deleted its contact", CLAIMED_LATE),
     ("no mail was claimed after the commit of its address's suppression", CLAIMED_LATE),
     ("no attempt follows one that was accepted, or of which nothing is known", AGAIN),
     (

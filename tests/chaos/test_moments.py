@@ -475,6 +475,15 @@ async def written_by_a_rule(base: Base) -> UUID:
     return found
 
 
+async def test_a_contact_is_deleted_that_a_sender_has_chosen(base):
+    box = await make_mailbox(base)
+    message = await written_by_a_rule(base)
+    async with base.transaction() as tx:
+        await contacts.delete(tx, await base.value("SELECT id FROM contacts"))
+    await sent_if_claimed(base, message, box)
+    await all_holds(base)
+
+
 async def suppress(base: Base) -> None:
     async with base.transaction() as tx:
         await suppressions.suppress(tx, "jo@example.com", Suppression.MANUAL)

@@ -8,12 +8,13 @@ from uuid import uuid4
 import pytest
 
 from domain.words import Kind, Suppression, Target
-from store import contacts, definitions, enrollments, intents, mailboxes, stops, suppressions
+from store import addresses, contacts, definitions, enrollments, intents, mailboxes, stops, suppressions
 from store.enrollments import Asked
 from store.errors import IllegalTransition, NotFound, UnknownReference
 from tests.driving import (
     act,
     advance,
+    blocked,
     claimed,
     enroll,
     enrolled,
@@ -30,6 +31,7 @@ from tests.driving import (
     task,
     the_execution,
     the_message,
+    until,
     wait,
     written,
 )
@@ -152,6 +154,24 @@ async def test_only_an_active_sequence_takes_contacts_in(base, box):
         await enroll(base, made, contact)
     with pytest.raises(NotFound):
         await enroll(base, uuid4(), contact)
+
+
+@pytest.mark.parametrize("deleted_first", [True, False])
+async def test_a_contact_that_is_deleted_while_it_is_enrolled_is_refused_or_taken_out(base, box, deleted_first):
+    made, contact = await publish(base, sequence(wait())), await make_contact(base)
+    await do(base, addresses.ensure, ["jo@example.com"])
+    enrolling, deleting = (enrollments.enroll, made, [Asked(contact)]), (contacts.delete, contact)
+    (verb, *args), second = (deleting, enrolling) if deleted_first else (enrolling, deleting)
+    async with base.transaction() as tx:
+        await verb(tx, *args)
+        waiting = asyncio.ensure_future(do(base, *second))
+        await until(lambda: blocked(base), "the second waits for the first")
+    answer = await waiting
+    if deleted_first:
+        assert (answer[0].reason, await base.value("SELECT count(*) FROM executions")) == ("contact_missing", 0)
+    else:
+        assert (await the_execution(base))["exit_reason"] == "contact_deleted"
+    await numbers_run_on(base)
 
 
 async def test_another_organizations_contacts_mailboxes_and_sequences_are_none(base, box):

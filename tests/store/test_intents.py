@@ -9,7 +9,7 @@ import pytest
 
 from domain.delivery import Happening
 from domain.words import StuckReason, Target
-from store import enrollments, intents, mailboxes, queues, stops
+from store import contacts, enrollments, intents, mailboxes, queues, stops
 from store.errors import IllegalTransition
 from store.intents import Claim, Unclaimed
 from tests.driving import (
@@ -231,6 +231,47 @@ async def test_stopping_a_run_cancels_its_unsent_mail(base, box):
     run = await run_that_mails(base, wait())
     await record(base, stops.stop, run["id"], Target.RUN, None)
     assert (await the_message(base))["status"] == "cancelled"
+
+
+async def delete_contact(base):
+    await record(base, contacts.delete, await base.value("SELECT id FROM contacts"))
+
+
+@pytest.mark.parametrize("more", [(), (wait(),)], ids=["which is its last step", "before a wait"])
+async def test_a_run_whose_contact_is_deleted_goes_on_without_its_unsent_mail(base, box, more):
+    run = await run_that_mails(base, *more)
+    await base.pass_time(timedelta(days=9))
+    await advance(base, run["id"])
+    await delete_contact(base)
+    message = await the_message(base)
+    assert (message["status"], message["reason"]) == ("cancelled", "contact_deleted")
+    await advance(base, run["id"])
+    assert (await the_execution(base))["exit_reason"] == "completed"
+
+
+async def test_a_run_that_was_stuck_for_a_mail_to_a_deleted_contact_goes_on(base, box):
+    await run_that_mails(base)
+    claim = await claimed(base, (await the_message(base))["id"], box)
+    await record(base, intents.failed, claim, "554 not this one")
+    assert (await the_execution(base))["stuck_reason"] == "message_refused"
+    await delete_contact(base)
+    assert (await the_message(base))["status"] == "cancelled"
+    assert (await the_execution(base))["status"] == "open"
+
+
+async def test_a_mail_that_was_on_its_way_when_its_contact_was_deleted_is_not_tried_again(base, box):
+    await run_that_mails(base)
+    message = (await the_message(base))["id"]
+    claim = await claimed(base, message, box)
+    await delete_contact(base)
+    assert (await the_message(base))["status"] == "claimed"
+    await record(base, intents.postponed, claim, "451 later", counts=False)
+    assert await claimed(base, message, box) == Unclaimed("contact_deleted")
+    async with sender(base) as send:
+        await send.empty(base.org, box)
+    row = await the_message(base)
+    assert (row["status"], row["reason"], row["attempts"]) == ("cancelled", "contact_deleted", 1)
+    assert (await the_execution(base))["exit_reason"] == "completed"
 
 
 # --- nothing is forgotten
