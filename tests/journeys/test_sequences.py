@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes
@@ -138,15 +137,17 @@ class World:
     home: Path
     mail: MailServer
     authority: Certificate
+    coming: asyncio.Task[Company] | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         """Of a command that finds what runs by its home folder."""
         return {**os.environ, "DRUMBEAT_HOME": str(self.home)}
 
-    def drumbeat(self, *arguments: str) -> Any:
+    async def drumbeat(self, *arguments: str) -> Any:
         """What a command answers."""
-        ran = subprocess.run(
+        ran = await asyncio.to_thread(
+            subprocess.run,
             [*COMMAND, *arguments],
             cwd=CHECKOUT,
             env=self.environment,
@@ -158,16 +159,16 @@ class World:
         assert ran.returncode == 0, ran.stderr
         return json.loads(ran.stdout)
 
-    @asynccontextmanager
-    async def company(self) -> AsyncIterator[Company]:
-        """Made as an operator makes one."""
+    async def company(self) -> Company:
+        """One that nobody has used; whoever asks closes its office. The next is made while the test goes on."""
+        coming, self.coming = self.coming, asyncio.create_task(self._company())
+        return await (coming or self._company())
+
+    async def _company(self) -> Company:
+        """As an operator makes one."""
         slug = f"acme-{next(_numbers)}"
-        made = self.drumbeat("create-org", slug, "--email", "ada@example.com", "--zone", "Europe/Berlin")
-        office = Office(self.stack.api_url, made["apiKey"])
-        try:
-            yield Company(slug, office, self.mail)
-        finally:
-            await office.close()
+        made = await self.drumbeat("create-org", slug, "--email", "ada@example.com", "--zone", "Europe/Berlin")
+        return Company(slug, Office(self.stack.api_url, made["apiKey"]), self.mail)
 
 
 @pytest.fixture(scope="module")
@@ -192,20 +193,25 @@ async def world(tmp_path_factory: pytest.TempPathFactory, arrivals: MailServer) 
         tell=lambda _: None,
     )
     async with stack:
-        yield World(stack, home, arrivals, authority)
+        made = World(stack, home, arrivals, authority)
+        yield made
+        if made.coming is not None:
+            await (await made.coming).office.close()
 
 
 @pytest.fixture
 async def company(world: World) -> AsyncIterator[Company]:
-    async with world.company() as made:
-        yield made
+    made = await world.company()
+    yield made
+    await made.office.close()
 
 
 @pytest_asyncio.fixture(scope="module")
 async def neighbour(world: World) -> AsyncIterator[Company]:
     """Of which no more is asked than to go on."""
-    async with world.company() as made:
-        yield made
+    made = await world.company()
+    yield made
+    await made.office.close()
 
 
 @dataclass
@@ -531,7 +537,7 @@ async def test_mail_of_the_local_outbox_is_listed_and_written_as_files_and_leave
     sequence = await company.sequence(mail("hello", "Grüße, {{ contact.firstName }}", "How is it going?"))
     (enrollment,) = await company.enrolled(sequence, await company.contact("ada"))
     await company.ended(enrollment)
-    listed = world.drumbeat("outbox", "--org", company.slug, "--eml", str(tmp_path / "mails"))
+    listed = await world.drumbeat("outbox", "--org", company.slug, "--eml", str(tmp_path / "mails"))
     assert listed["total"] == 1
     (kept,) = listed["messages"]
     assert (kept["to"], kept["subject"]) == (company.address("ada"), "Grüße, Ada")
