@@ -65,7 +65,7 @@ async def _sending(one: Bed, boxes: list[UUID], people: list[UUID]) -> list[Row]
 async def _enrolling(one: Bed, boxes: list[UUID], people: list[UUID]) -> list[Row]:
     """From the enrollment in a sequence of one email to its end: with the start and the end of a workflow each."""
     spent = await _spent(one, lambda: _enroll(one.office, "Enrolled", boxes, people), len(people), "enrollments mailed")
-    return _figures("enrolled", len(people), spent)
+    return _figures("enrolled", len(people), spent, bars=True)
 
 
 async def _many(one: Bed, many: int) -> list[Row]:
