@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import re
-import shutil
 from asyncio.subprocess import PIPE, STDOUT, Process
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
@@ -33,8 +32,6 @@ NOT_RUN = {
 }
 AT = "http://127.0.0.1:8000"
 """Where `make up` serves; the test's stack is elsewhere."""
-TOOLS = ("bash", "curl", "openssl")
-needs_tools = pytest.mark.skipif(not all(map(shutil.which, TOOLS)), reason=f"the guides use {', '.join(TOOLS)}")
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```\n(?=\n*(.*?)(?:\n\n|\Z))", re.MULTILINE | re.DOTALL)
 _ANSWERS = re.compile(r"\banswers `")
 _CODE = re.compile(r"`([^`]+)`")
@@ -96,7 +93,6 @@ async def terminal(folder: Path, home: Path) -> AsyncIterator[Terminal]:
 
 
 @pytest.mark.timeout(180)
-@needs_tools
 async def test_the_readme_and_the_guides_can_be_done_as_they_say(tmp_path):
     home, checkout = tmp_path / "home", tmp_path / "checkout"
     checkout.mkdir()
@@ -128,7 +124,6 @@ async def test_the_readme_and_the_guides_can_be_done_as_they_say(tmp_path):
         assert len(compared) == 3, "the guides show so many answers"
 
 
-@needs_tools
 @pytest.mark.parametrize(
     "commands",
     ["false", "FOUND=$(false | cat)", "call GET /", "FOUND=$(call GET /)", "FOUND=$(echo {} | pick id)", 'curl "$AT"'],
