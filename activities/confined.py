@@ -32,6 +32,8 @@ MEMORY = 256 * 1024 * 1024
 """Bytes a child may take beyond what it has when it is ready."""
 LARGEST = 32 * 1024 * 1024
 """Bytes of an answer; more is `TooBig`."""
+WORKED = 0.1
+"""The part of a call's seconds in which its child must have had a processor, for their end to say anything of it."""
 _FILES = 16
 _START_SECONDS = 30.0
 _END_SECONDS = 5.0
@@ -50,7 +52,7 @@ class ConfinedError(Exception):
 
 
 class TooSlow(ConfinedError):  # noqa: N818  # the four say what happened
-    """It was killed when its seconds were over."""
+    """It was at work, and was killed when its seconds were over."""
 
 
 class TooBig(ConfinedError):  # noqa: N818
@@ -62,7 +64,11 @@ class Failed(ConfinedError):  # noqa: N818
 
 
 class Unavailable(ConfinedError):  # noqa: N818
-    """No child could be had: twice it did not start, or was ended from outside. Nothing is said about the argument."""
+    """Nothing is said about the argument: no child could be had, or none was at work.
+
+    Twice it did not start or was ended from outside, or it was hardly given a processor while its
+    seconds went by, as on a busy machine or frozen.
+    """
 
 
 class Confined:
@@ -76,6 +82,7 @@ class Confined:
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
         self._child: Process | None = None
+        self._worked = 0.0  # processor seconds of the child in the call that was ended last
         self._ending: set[asyncio.Task[Any]] = set()
 
     async def call(self, name: str, argument: bytes, *, seconds: float) -> bytes:
@@ -98,7 +105,7 @@ class Confined:
                         death = first if clock.when() else None  # else it was a start, which took no time of the call's
                     return await self._attempt(request, seconds, clock)
             except TimeoutError:
-                raise (death.verdict() if death else TooSlow(f"it was killed after {seconds:.1f} s")) from None
+                raise (death.verdict() if death else _late(seconds, self._worked)) from None
             except _Died as second:
                 raise second.verdict() from None
 
@@ -113,7 +120,12 @@ class Confined:
             child = await self._ready()
             if clock.when() is None:  # no argument is to blame for how long the first takes to start
                 clock.reschedule(asyncio.get_running_loop().time() + seconds)
-            return await _ask(child, request)
+            before = _processor_seconds(child.pid)
+            try:
+                return await _ask(child, request)
+            except asyncio.CancelledError:
+                self._worked = _processor_seconds(child.pid) - before
+                raise
         except BaseException:  # cancelled too: a child that was asked and not heard is of no more use
             self._end()
             raise
@@ -168,6 +180,22 @@ class _Died(Exception):  # noqa: N818
         if self._code is not None and (self._code > 0 or -self._code in _CRASHES):
             return Failed(str(self))
         return Unavailable(str(self))
+
+
+def _late(seconds: float, worked: float) -> ConfinedError:
+    """What it says about a call that its seconds are over, when its child had a processor for so many of them."""
+    if worked < WORKED * seconds:
+        return Unavailable(f"in {seconds:.1f} s it was given a processor for {worked:.2f} s")
+    return TooSlow(f"it was killed after {seconds:.1f} s")
+
+
+def _processor_seconds(pid: int) -> float:
+    """What the process has had of a processor, user and system, so far; 0 where it is gone."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def _ask(child: Process, request: bytes) -> bytes:

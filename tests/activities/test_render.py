@@ -86,36 +86,42 @@ async def test_a_missing_field_comes_back_by_its_name(renderer) -> None:
     assert "'contact.phone'" in error.value.detail
 
 
-HEAVY = {"contact": {"firstName": "x y " * 8_000_000, "tags": ["x" * 20] * 300_000, "lastName": "x" * 100_000}}
+LONG = {"contact": {"lastName": "x" * 100_000}}
+LONGER = {"contact": {"firstName": "x y " * 2_000_000}}
+MANY = {"contact": {"tags": ["x" * 20] * 300_000}}
 LOOPS = "{% for a in %s %}{% for b in %s %}{% endfor %}{% endfor %}".replace("{%", "{%%").replace("%}", "%%}")
 MANY_RULES = "<style>p{" + "".join(f"--a{n}:1;" for n in range(15_000)) + "}</style>" + "<p>x" * 4000
 FORMATTING = "".join(f"<p><b id={number}>" for number in range(2450))
 """Each paragraph opens again what all before it left open, as the rules of HTML have it."""
 
 
+TOO_MUCH = ("template_too_big", "template_too_slow")
+"""Where the machine is slow its time is over first."""
+
+
 @pytest.mark.parametrize(
-    ("content", "codes"),
+    ("content", "facts", "codes"),
     [
         # what the language allows and a stranger can yet misuse
-        (mail(LOOPS % ("contact.lastName", "contact.lastName")), ["template_too_slow"]),
-        (mail(None, html=FORMATTING), ["template_too_big", "template_too_slow"]),
-        (mail("{{ contact.firstName | title }}"), ["template_too_big", "template_too_slow"]),
-        (mail("{{ contact.tags | join }}"), ["template_too_big"]),
-        (mail(None, html=MANY_RULES), ["template_too_big", "template_too_slow"]),
+        (mail(LOOPS % ("contact.lastName", "contact.lastName")), LONG, ("template_too_slow",)),
+        (mail(None, html=FORMATTING), FACTS, TOO_MUCH),
+        (mail("{{ contact.firstName | title }}"), LONGER, TOO_MUCH),
+        (mail("{{ contact.tags | join }}"), MANY, TOO_MUCH),
+        (mail(None, html=MANY_RULES), FACTS, TOO_MUCH),
         # what the lint would have told
-        (mail("{{ 'x' * 200000000 }}"), ["template_broken"]),
-        (mail(LOOPS % ("range(99999999)", "range(99999999)")), ["template_broken"]),
-        (mail("{{ contact.firstName | wordwrap(1) }}"), ["template_broken"]),
-        (mail("{{ " + "(" * 100_000), ["template_broken"]),
-        (mail("{{ ''.__class__ }}"), ["template_broken"]),
+        (mail("{{ 'x' * 200000000 }}"), FACTS, ("template_broken",)),
+        (mail(LOOPS % ("range(99999999)", "range(99999999)")), FACTS, ("template_broken",)),
+        (mail("{{ contact.firstName | wordwrap(1) }}"), FACTS, ("template_broken",)),
+        (mail("{{ " + "(" * 100_000), FACTS, ("template_broken",)),
+        (mail("{{ ''.__class__ }}"), FACTS, ("template_broken",)),
     ],
     ids=["loops", "formatting", "memory", "output", "styles", "string", "range", "wordwrap", "brackets", "class"],
-)  # fmt: skip
-async def test_a_hostile_template_ends_in_time_and_the_next_mail_is_made(renderer, content, codes) -> None:
+)
+async def test_a_hostile_template_ends_in_time_and_the_next_mail_is_made(renderer, content, facts, codes) -> None:
     await renderer.render(GOOD, FACTS)
     began = time.monotonic()
     with pytest.raises(TemplateError) as error:
-        await renderer.render(content, HEAVY)
+        await renderer.render(content, facts)
     assert error.value.code in codes
     assert time.monotonic() - began < SECONDS + MARGIN
     assert (await renderer.render(GOOD, FACTS)).subject == "Hi Ada"
@@ -131,7 +137,7 @@ async def test_the_writing_out_of_the_facts_is_within_the_time(renderer, monkeyp
     monkeypatch.setattr("activities.render.to_json", slowly)
     began = time.monotonic()
     with pytest.raises(TemplateError) as error:
-        await renderer.render(mail(LOOPS % ("contact.lastName", "contact.lastName")), HEAVY)
+        await renderer.render(mail(LOOPS % ("contact.lastName", "contact.lastName")), LONG)
     assert error.value.code == "template_too_slow"
     assert time.monotonic() - began < SECONDS + MARGIN
 
@@ -139,8 +145,7 @@ async def test_the_writing_out_of_the_facts_is_within_the_time(renderer, monkeyp
 async def test_what_takes_the_childs_memory_is_too_big(renderer) -> None:
     with pytest.raises(TemplateError) as error:
         await renderer.render(mail("x"), {"contact": {"tags": [[]] * 10_000_000}})
-    # Where the machine is slow its time is over first.
-    assert error.value.code in ("template_too_big", "template_too_slow")
+    assert error.value.code in TOO_MUCH
     assert await renderer.render(GOOD, FACTS)
 
 
@@ -176,13 +181,12 @@ async def test_a_child_killed_at_its_work_is_replaced_and_the_work_done(renderer
     assert (await waiting).subject == "Hi Ada"
 
 
-async def test_a_frozen_child_is_killed_in_time(renderer) -> None:
+async def test_a_frozen_child_is_killed_in_time_and_says_nothing_of_the_mail(renderer) -> None:
     await renderer.render(GOOD, FACTS)
     frozen = child(renderer)
     frozen.suspend()
-    with pytest.raises(TemplateError) as error:
+    with pytest.raises(Unavailable, match=r"a processor for 0\.00 s"):
         await renderer.render(GOOD, FACTS)
-    assert error.value.code == "template_too_slow"
     assert await gone(frozen.pid)
     assert await renderer.render(GOOD, FACTS)
 
@@ -243,7 +247,7 @@ async def test_nothing_of_a_child_is_left_open() -> None:
         await one.render(GOOD, FACTS)
         if how == "slow":
             child(one).suspend()
-            with pytest.raises(TemplateError):
+            with pytest.raises(Unavailable):
                 await one.render(GOOD, FACTS)
         if how == "killed":
             child(one).kill()
@@ -324,8 +328,8 @@ async def test_seconds_are_the_callers(lone) -> None:
     await lone.call("render", SMALL, seconds=30)
     began = time.monotonic()
     with pytest.raises(TooSlow):
-        await lone.call("render", ENDLESS, seconds=0.3)
-    assert time.monotonic() - began < 0.3 + MARGIN
+        await lone.call("render", ENDLESS, seconds=0.5)
+    assert time.monotonic() - began < 0.5 + MARGIN
 
 
 async def test_a_repeat_is_within_the_seconds_and_without_its_end_the_first_death_counts(lone) -> None:
