@@ -79,7 +79,8 @@ async def serve_relay(settings: Settings, interceptors: Sequence[Interceptor] = 
     url = settings.secret("relay_database_url")
     crossing, app = database(settings, url), database(settings, settings.secret("database_url"))
     relay = Relay(crossing, app, first_attempt=settings.first_attempt)
-    dispatch = Dispatch(crossing, app, _Patient(interceptors).client, settings.task_queue)
+    client, queue = _Patient(interceptors).client, settings.task_queue
+    dispatch = Dispatch(crossing, app, client, queue, first_attempt=settings.first_attempt)
     sweep, retention, letters = Sweep(crossing, app), Retention(crossing, app), Letters(crossing, app)
     resumption = Resumption(crossing, app)
     stopping = until_told()

@@ -184,6 +184,12 @@ SELECT id, NULL FROM destinations JOIN asked USING (org_id, id)
 """)
 
 
+async def hold_wakes(tx: Transaction, ids: Sequence[int]) -> set[int]:
+    """Those that are still there and that nobody else holds, locked."""
+    mine = select(wakes.c.id).where(wakes.c.org_id == tx.org, among(wakes.c.id, ids))
+    return set((await tx.execute(mine.with_for_update(skip_locked=True))).scalars())
+
+
 async def delete_wakes(tx: Transaction, ids: Sequence[int]) -> None:
     """Exactly the rows that were read; a newer wake for the same target stays."""
     await tx.execute(delete(wakes).where(wakes.c.org_id == tx.org, among(wakes.c.id, ids)))

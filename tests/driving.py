@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -22,6 +22,7 @@ from domain.words import Kind
 from store import contacts, deals, definitions, enrollments, intents, letters, mailboxes, sending
 from store.transaction import Origin
 from tests.conftest import Base
+from triggers.dispatch import Dispatch, TemporalAway
 from triggers.relay import Relay
 from workflows.contracts import Waiter
 
@@ -190,10 +191,23 @@ OPEN = """
 """In the order in which a relay takes what is due at once: by events, then rules."""
 
 
+async def attempt_all(base: Base) -> None:
+    """Takes the steps of what was woken and is due, as the relay does while Temporal is away; other wakes stay."""
+
+    async def nobody() -> Any:
+        raise TemporalAway
+
+    with suppress(TemporalAway):
+        await Dispatch(base.crossing, base.app, nobody, "nobody").once()
+
+
 async def drive(base: Base, *, first_attempt: bool = True) -> None:
     """Everything to its end, without Temporal: relays, calls `advance` on what is due, moves the clock."""
     for _ in range(500):
         await match_all(base, first_attempt=first_attempt)
+        if first_attempt:
+            await attempt_all(base)
+            await match_all(base)
         waiting = await base.rows(OPEN)
         if not waiting:
             return
@@ -220,6 +234,20 @@ async def as_admin(base: Base, statement: str, *values: Any) -> list[Any]:
     try:
         return list(await connection.fetch(statement, *values))
     finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def kept_from(base: Base, rows: str, lock: str = "FOR UPDATE") -> AsyncIterator[None]:
+    """Nobody else gets a lock on these rows until the block ends."""
+    connection = await asyncpg.connect(base.admin_url)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await connection.execute(f"{rows} {lock}")
+        yield
+    finally:
+        await transaction.rollback()
         await connection.close()
 
 

@@ -1,9 +1,9 @@
-"""Dispatch: turns wakes into pokes. The only place that talks to Temporal from outside a worker."""
+"""Dispatch: turns wakes into first attempts and pokes. Only it talks to Temporal from outside a worker."""
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from domain.words import Target
 from store import queues
 from store.queues import Wake
 from store.transaction import Database
+from triggers.first_attempt import attempt
 from workflows.contracts import POKE, Mailbox, Waiter
 from workflows.drain import Drain
 from workflows.walk import Walk
@@ -29,21 +30,12 @@ AT_ONCE = 20
 """Pokes under way at the same time."""
 _REFUSED = frozenset({RPCStatusCode.INVALID_ARGUMENT, RPCStatusCode.PERMISSION_DENIED, RPCStatusCode.UNAUTHENTICATED})
 
+_EXECUTIONS = frozenset({Target.RUN, Target.ENROLLMENT})
+
+_Due = dict[UUID, float | None]
+"""When targets are due, in seconds of the monotonic clock; None for at once."""
+
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class _Due:
-    """When targets are due: real seconds after `read`, which is of the monotonic clock."""
-
-    seconds: Mapping[UUID, float | None]
-    read: float
-
-    def within(self, target: UUID) -> float | None:
-        """The seconds that are left now; None where the time has come."""
-        seconds = self.seconds[target]
-        left = 0 if seconds is None else seconds - (time.monotonic() - self.read)
-        return left if left > 0 else None
 
 
 class TemporalAway(Exception):  # noqa: N818  (it passes; the wakes stay)
@@ -51,7 +43,10 @@ class TemporalAway(Exception):  # noqa: N818  (it passes; the wakes stay)
 
 
 class Dispatch:
-    """`connect` answers with the client, or raises `TemporalAway`."""
+    """`connect` answers with the client, or raises `TemporalAway`.
+
+    With `first_attempt` it takes the steps of what is due itself; off, all is poked. Both give the same rows.
+    """
 
     def __init__(
         self,
@@ -59,11 +54,14 @@ class Dispatch:
         database: Database,
         connect: Callable[[], Awaitable[Client]],
         task_queue: str,
+        *,
+        first_attempt: bool = True,
     ) -> None:
         self._crossing = crossing
         self._database = database
         self._connect = connect
         self._task_queue = task_queue
+        self._first_attempt = first_attempt
         self._mail_queue = mail_queue(task_queue)
 
     async def once(self) -> int:
@@ -76,9 +74,12 @@ class Dispatch:
             if not wakes:
                 return 0
             read = time.monotonic()
-            due = await queues.still_open(connection, wakes)
+            seconds = await queues.still_open(connection, wakes)
+        due: _Due = {target: None if until is None else read + until for target, until in seconds.items()}
         wanted = [wake for wake in wakes if wake.target in due]
-        poked, refused, away = await self._poke_all(wanted, _Due(due, read))
+        if self._first_attempt:
+            wanted = await self._attempt(wanted, due)
+        poked, refused, away = await self._poke_all(wanted, due)
         closed = [wake for wake in wakes if wake.target not in due]
         await self._forget([*poked, *closed])
         for wake, code in refused:
@@ -89,8 +90,38 @@ class Dispatch:
             raise TemporalAway(away)
         return len(wakes)
 
+    async def _attempt(self, wakes: Sequence[Wake], due: _Due) -> list[Wake]:
+        """Takes the steps that are due; which wakes are still to be given, their targets' `due` brought up to date."""
+        left, of_org = [], defaultdict[UUID, dict[UUID, Wake]](dict)
+        for wake in wakes:
+            if wake.kind in _EXECUTIONS and _seconds_to(due[wake.target]) is None:
+                of_org[wake.org][wake.target] = wake
+            else:
+                left.append(wake)
+        for org, mine in of_org.items():
+            try:
+                left += await self._attempt_in(org, mine, due)
+            except Exception as error:  # noqa: BLE001  (the workflow owns all retrying)
+                log.warning("first_attempts_failed", org=str(org), wakes=len(mine), error=type(error).__name__)
+                left += mine.values()
+        return left
+
+    async def _attempt_in(self, org: UUID, mine: Mapping[UUID, Wake], due: _Due) -> list[Wake]:
+        async with self._database.transaction(org, lock_seconds=1, planned=True) as tx:
+            read = time.monotonic()
+            held = await queues.hold_wakes(tx, [row for wake in mine.values() for row in wake.rows])
+            # What another relay has at hand is for that one to end.
+            free = [target for target, wake in mine.items() if held.issuperset(wake.rows)]
+            answers = await attempt(tx, free)
+            over = {target for target, answer in answers.items() if answer is not None and answer.done}
+            await queues.delete_wakes(tx, [row for target in over for row in mine[target].rows])
+        for target in answers.keys() - over:
+            answer = answers[target]
+            due[target] = read + answer.seconds if answer and answer.seconds else None
+        return [mine[target] for target in free if target not in over]
+
     async def _poke_all(
-        self, wakes: Sequence[Wake], due: "_Due"
+        self, wakes: Sequence[Wake], due: _Due
     ) -> tuple[list[Wake], list[tuple[Wake, str]], str | None]:
         if not wakes:
             return [], [], None
@@ -101,7 +132,7 @@ class Dispatch:
         async def one(wake: Wake) -> str | None:
             async with gate:
                 # The client tries each for ten seconds; once one has found nobody, the others need not.
-                code = gone[0] if gone else await self._wake(client, wake, due.within(wake.target))
+                code = gone[0] if gone else await self._wake(client, wake, _seconds_to(due[wake.target]))
                 if code == RPCStatusCode.UNAVAILABLE.name:
                     gone.append(code)
                 return code
@@ -187,3 +218,9 @@ class Dispatch:
         for org, rows in of_org.items():
             async with self._database.transaction(org) as tx:
                 await queues.delete_wakes(tx, rows)
+
+
+def _seconds_to(instant: float | None) -> float | None:
+    """Those that are left; None where the time has come."""
+    left = 0 if instant is None else instant - time.monotonic()
+    return left if left > 0 else None

@@ -9,7 +9,6 @@ from uuid import UUID
 
 import structlog
 
-from activities.advance import StepUnable, advance_all
 from domain.match import CHANGES, Event, ExitMet, Refused, Start, hears, match, match_exit
 from domain.words import Kind, Target
 from store import definitions, enrollments, executions, facts, queues
@@ -17,6 +16,7 @@ from store.errors import is_transient
 from store.events import Record
 from store.facts import Links
 from store.transaction import Database, Transaction
+from triggers.first_attempt import attempt
 
 BATCH = 200
 """Events of one organization in one transaction."""
@@ -76,22 +76,11 @@ class Relay:
         return len(events)
 
     async def _attempt(self, tx: Transaction, runs: Sequence[UUID]) -> list[UUID]:
-        """Takes the first steps of new runs; the ones that have more to do or to wait for.
-
-        All at once; if that fails each alone, so that one's trouble is no other's.
-        """
-        if not self._first_attempt or not runs:
+        """Takes the first steps of new runs; the ones that have more to do or to wait for."""
+        if not self._first_attempt:
             return list(runs)
-        try:
-            async with tx.savepoint():
-                answers = await advance_all(tx, runs)
-        except Exception as error:  # noqa: BLE001  (a lock or a mistake: the workflow owns all retrying)
-            log.warning("first_attempt_failed", runs=[str(run) for run in runs], error=type(error).__name__)
-            if len(runs) == 1:
-                return list(runs)
-            return [waiting for run in runs for waiting in await self._attempt(tx, [run])]
-        # One that a person must help is found again by its workflow, which hands it over.
-        return [run for run, answer in answers.items() if isinstance(answer, StepUnable) or not answer.done]
+        answers = await attempt(tx, runs)
+        return [run for run, answer in answers.items() if answer is None or not answer.done]
 
 
 async def _decide(tx: Transaction, events: Sequence[Event]) -> list[UUID]:

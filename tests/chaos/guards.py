@@ -376,11 +376,16 @@ GUARDS: Sequence[Guard] = (
         [
             Cut(
                 "triggers/dispatch.py",
-                "        poked, refused, away = await self._poke_all(wanted, _Due(due, read))\n",
-                "        await self._forget(wakes)\n"
-                "        poked, refused, away = await self._poke_all(wanted, _Due(due, read))\n",
+                "        poked, refused, away = await self._poke_all(wanted, due)\n",
+                "        await self._forget(wakes)\n        poked, refused, away = await self._poke_all(wanted, due)\n",
             )
         ],
+    ),
+    Guard(
+        "a wake is kept where a first attempt has come to a wait (a sweep, which this moment has not, would come)",
+        ["every execution ended, or is kept still or stuck for a reason that is there"],
+        "test_temporal_is_away_while_a_first_attempt_comes_to_a_wait",
+        [Cut("triggers/dispatch.py", "[row for target in over for row in", "[row for target in free for row in")],
     ),
     Guard(
         "what has ended is answered so that its workflow ends",

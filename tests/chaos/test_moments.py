@@ -58,6 +58,7 @@ from tests.driving import (
     drive,
     enroll,
     enrolled,
+    kept_from,
     letter,
     mail,
     make_contact,
@@ -137,20 +138,6 @@ async def all_holds(
         await connection.close()
     told_of = "\n".join(f"BROKEN {verdict.name}: {verdict.offending[:2]}" for verdict in verdicts if not verdict.holds)
     assert not told_of, told_of
-
-
-@asynccontextmanager
-async def kept_from(base: Base, rows: str, lock: str = "FOR UPDATE"):
-    """Nobody else gets a lock on these rows until the block ends."""
-    connection = await asyncpg.connect(base.admin_url)
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        await connection.execute(f"{rows} {lock}")
-        yield
-    finally:
-        await transaction.rollback()
-        await connection.close()
 
 
 async def meet(base: Base, *those: asyncio.Future[Any]) -> None:
@@ -640,12 +627,29 @@ async def test_temporal_is_away_while_something_is_poked(base, temporal):
             raise TemporalAway
 
         with pytest.raises(TemporalAway):
-            await Dispatch(base.crossing, base.app, nobody, working.queue).once()
+            await Dispatch(base.crossing, base.app, nobody, working.queue, first_attempt=False).once()
         await working.flow()
         try:
             await working.stands(run, status="ended")
         except AssertionError:
             await all_holds(base, driven=False, dispatched=True)
+            raise
+
+
+async def test_temporal_is_away_while_a_first_attempt_comes_to_a_wait(time_lapse, temporal):
+    async with walking(time_lapse, temporal) as working:
+        run = await start_run(time_lapse, on_stage(wait("short", 6, "hours"), task()))
+
+        async def nobody():
+            raise TemporalAway
+
+        with pytest.raises(TemporalAway):
+            await Dispatch(time_lapse.crossing, time_lapse.app, nobody, working.queue).once()
+        await working.flow()
+        try:
+            await working.stands(run, status="ended")
+        except AssertionError:
+            await all_holds(time_lapse, driven=False, dispatched=True)
             raise
 
 

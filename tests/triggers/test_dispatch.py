@@ -16,14 +16,17 @@ from domain.keys import workflow_id
 from domain.words import Target
 from store import mailboxes, queues, reminders, stops
 from tests.driving import (
+    act,
     advance,
     enroll,
     enrolled,
+    kept_from,
     mail,
     make_contact,
     make_mailbox,
     on_stage,
     publish,
+    sender,
     sequence,
     start_run,
     task,
@@ -34,11 +37,14 @@ from triggers.dispatch import Dispatch, TemporalAway
 from triggers.sweep import Sweep
 
 
-def dispatch_of(base, temporal, queue=None):
+def dispatch_of(base, temporal, queue=None, *, first_attempt=False):
+    """One that pokes whatever is due, unless it is to take first steps."""
+
     async def connect():
         return temporal
 
-    return Dispatch(base.crossing, base.app, connect, queue or f"nobody-{secrets.token_hex(4)}")
+    queue = queue or f"nobody-{secrets.token_hex(4)}"
+    return Dispatch(base.crossing, base.app, connect, queue, first_attempt=first_attempt)
 
 
 async def signals(temporal, kind, row):
@@ -114,6 +120,104 @@ async def test_a_row_that_is_closed_is_not_poked_and_its_wakes_go(base, temporal
         await signals(temporal, "run", run)
     assert refused.value.status is RPCStatusCode.NOT_FOUND
     assert await base.value("SELECT count(*) FROM wakes") == 0
+
+
+# --- first attempts
+
+
+async def attempted(base, temporal=None):
+    """One pass that takes first steps; without `temporal` it must need none."""
+    return await dispatch_of(base, temporal, first_attempt=True).once()
+
+
+async def never_had_a_workflow(temporal, kind, row):
+    with pytest.raises(RPCError) as refused:
+        await signals(temporal, kind, row)
+    return refused.value.status is RPCStatusCode.NOT_FOUND
+
+
+async def test_an_enrollment_whose_mail_is_written_and_sent_needs_no_workflow(base, temporal):
+    box = await make_mailbox(base)
+    enrollment = await enrolled(base, sequence(mail(), task()))
+    await attempted(base, temporal)
+    assert await base.value("SELECT awaits FROM executions") == "message"
+    async with sender(base) as send:
+        await send.empty(base.org, box)
+    await attempted(base, temporal)
+    assert await base.value("SELECT status FROM executions") == "ended"
+    assert await never_had_a_workflow(temporal, Target.ENROLLMENT, enrollment)
+
+
+async def test_what_comes_to_a_wait_gets_a_workflow_that_begins_when_it_ends(base, temporal):
+    await make_mailbox(base)
+    enrollment = await enrolled(base, sequence(task(), wait("w", 1, "hours"), task("last")))
+    await attempted(base, temporal)
+    assert await base.value("SELECT count(*) FROM activities") == 1
+    put_off = await begins_after(temporal, Target.ENROLLMENT, enrollment)
+    assert timedelta(minutes=59) < put_off <= timedelta(hours=1)
+    assert await base.value("SELECT count(*) FROM wakes WHERE kind = 'enrollment'") == 0
+
+
+async def test_what_has_a_workflow_and_comes_to_an_earlier_wait_is_poked(base, temporal):
+    await make_mailbox(base)
+    enrollment = await enrolled(base, sequence(wait("w", 1, "days"), wait("v", 1, "hours"), task()))
+    await attempted(base, temporal)
+    await base.rows("UPDATE executions SET due_at = anchor, anchor = anchor - interval '1 day' RETURNING id")
+    async with base.transaction() as tx:
+        await queues.wake(tx, Target.ENROLLMENT, [enrollment])
+    await attempted(base, temporal)
+    assert await base.value("SELECT step FROM executions") == "v"
+    assert await signals(temporal, Target.ENROLLMENT, enrollment) == 1
+
+
+async def test_a_step_that_cannot_be_taken_is_its_workflows(base, temporal):
+    run = await start_run(base, on_stage(act("set", "set_field", field="company.name", value="Initech")))
+    await attempted(base, temporal)
+    assert await base.value("SELECT status FROM executions") == "open"  # its workflow hands it to a person
+    assert await signals(temporal, Target.RUN, run) == 1
+
+
+async def test_one_that_fails_takes_no_other_with_it(base, temporal):
+    good = await start_run(base, on_stage(task()), "Good")
+    await start_run(base, on_stage(act("on", "move_stage", to="nowhere")), "Bad")
+    bad = await base.value(
+        "SELECT x.id FROM executions x JOIN definitions d ON d.id = x.definition_id WHERE d.name = 'Bad'"
+    )
+    await attempted(base, temporal)
+    assert await base.value("SELECT status FROM executions WHERE id = :id", id=good) == "ended"
+    assert await never_had_a_workflow(temporal, Target.RUN, good)
+    assert await signals(temporal, Target.RUN, bad) == 1
+
+
+async def test_a_wake_that_another_relay_has_at_hand_is_left_to_it(base, temporal):
+    run = await start_run(base, on_stage(task()))
+    async with kept_from(base, "SELECT FROM wakes"):
+        await attempted(base, temporal)
+    assert await base.value("SELECT status FROM executions") == "open"
+    assert await base.value("SELECT count(*) FROM wakes") == 1
+    assert await never_had_a_workflow(temporal, Target.RUN, run)
+    await attempted(base, temporal)
+    assert await base.value("SELECT status FROM executions") == "ended"
+
+
+async def test_while_a_record_is_locked_its_steps_are_its_workflows(base, temporal):
+    run = await start_run(base, on_stage(task()))
+    async with kept_from(base, "SELECT FROM deals"):
+        await attempted(base, temporal)
+    assert await base.value("SELECT status FROM executions") == "open"
+    assert await signals(temporal, Target.RUN, run) == 1
+
+
+async def test_while_temporal_is_away_steps_are_taken_and_waits_keep_their_wakes(base):
+    run = await start_run(base, on_stage(task(), wait()))
+
+    async def refuse():
+        raise TemporalAway("not there")
+
+    with pytest.raises(TemporalAway):
+        await Dispatch(base.crossing, base.app, refuse, "queue").once()
+    assert await base.value("SELECT count(*) FROM activities") == 1
+    assert await base.value("SELECT target_id FROM wakes") == run
 
 
 # --- mail

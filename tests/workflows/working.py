@@ -30,19 +30,23 @@ MASTER = bytes(32)
 
 
 class Working:
-    """One database, one task queue; `flow` is what the relay's process would do."""
+    """One database, one task queue; `flow` is what the relay's process would do.
 
-    def __init__(self, base: Base, client: Client, queue: str) -> None:
+    Without `first_attempt` all steps are the workflows', which is what most tests of workflows are about.
+    """
+
+    def __init__(self, base: Base, client: Client, queue: str, *, first_attempt: bool = False) -> None:
         self.base, self.client, self.queue = base, client, queue
+        self._first_attempt = first_attempt
 
         async def connect() -> Client:
             return client
 
-        self._dispatch = Dispatch(base.crossing, base.app, connect, queue)
+        self._dispatch = Dispatch(base.crossing, base.app, connect, queue, first_attempt=first_attempt)
 
     async def flow(self) -> None:
         """Matches every event and gives every wake."""
-        await match_all(self.base, first_attempt=False)
+        await match_all(self.base, first_attempt=self._first_attempt)
 
         async def given() -> bool:
             try:
@@ -52,6 +56,10 @@ class Working:
             return bool(await self.base.value("SELECT count(*) = 0 FROM wakes WHERE failed_at IS NULL"))
 
         await until(given, "the wakes to be given")
+
+    def as_served(self) -> "Working":
+        """The same with the first attempts of the relay, as the product has it unless told otherwise."""
+        return Working(self.base, self.client, self.queue, first_attempt=True)
 
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
