@@ -1,6 +1,7 @@
 """`advance`: what is due on one row, done in one transaction. Anyone may call it at any time."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -25,7 +26,7 @@ from domain.decide import (
     decide,
     needs,
 )
-from domain.documents import Act, Action
+from domain.documents import Act, Action, Enroll, TakeOut
 from domain.due import Amount, Calendar, Due, Wait, due
 from domain.keys import EffectKey
 from domain.words import Awaits, ExitReason, Kind, ReminderStatus, StepOutcome, StuckReason, Target
@@ -117,6 +118,7 @@ async def advance_all(
     They go round by round, one step each, and what a round does is done at once. The rows are the
     same as if each had gone alone, in the order of their events and rules: one that would meet a record which
     another before it writes to, or write to one that such another looks at, waits until that rests.
+    One that enrolls or takes out is left for a call of its own where enrollments of its contact are among them.
     What the database refuses in one is raised for all, of one alone as `StepUnable`. One that awaits
     a fact needs no workflow: whoever records the fact wakes it.
     """
@@ -145,9 +147,13 @@ class _Batch:
         # Ids are what they are locked by, and say nothing of what came first.
         due.sort(key=lambda one: (one.event_id or one.id, one.definition_id))
         batch = cls(tx, ids, [_Walk(one, messages.get(one.message_id)) for one in due])
+        enrolled = Counter(one.contact_id for one in due if one.kind == Target.ENROLLMENT)
         for walk in batch._walks:
+            others = enrolled[walk.execution.contact_id] - (walk.execution.kind == Target.ENROLLMENT)
             if walk.paused:
                 walk.stay()
+            elif walk.enrolls and others:
+                walk.answer = Answer(seconds=0)  # it may end what was read already, so it goes by itself
         return batch
 
     def may_go(self, most: int) -> list["_Walk"]:
@@ -271,6 +277,11 @@ class _Walk:
         self.meets = frozenset(id_ for id_ in self.links.columns().values() if id_)
         roots = {writes(place.step.action) for place in self.route.values() if isinstance(place.step, Act)}
         self.writes = frozenset(id_ for root in roots if root and (id_ := getattr(self.links, f"{root}_id")))
+        self.enrolls = any(
+            isinstance(place.step, Act) and isinstance(place.step.action, Enroll | TakeOut)
+            for place in self.route.values()
+        )
+        """Whether it begins or ends enrollments of its contact."""
         self.taken: list[Taken] = []
         self.answer: Answer | StepUnable | None = None
         """None until it has come to rest."""

@@ -278,7 +278,7 @@ async def _of_temporal(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding("temporal", well=False, words=words)
         return
     if not waiting or not mailing:
-        nothing = "nothing that is due runs before" if not waiting else "no mail leaves before"
+        nothing = "nothing that waits goes on before" if not waiting else "no mail leaves before"
         words = f"Answers, but no worker is polling. Start `drumbeat worker`; {nothing}."
     else:
         words = f"Answers; {waiting} {'worker polls' if waiting == 1 else 'workers poll'}."

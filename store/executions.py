@@ -275,7 +275,9 @@ async def rest(tx: Transaction, rests: Sequence[Rest]) -> None:
     taken = [row for one in rests for row in one.steps()]
     stand = [one.columns(tx.now) for one in rests]
     values = {"the_org": tx.org, "the_now": tx.now, **rows_as("steps", taken), **rows_as("given", stand)}
-    await tx.execute(_resting(tuple(stand[0])), values)
+    written = (await tx.execute(_resting(tuple(stand[0])), values)).rowcount
+    if written != len(rests):
+        raise RuntimeError("an execution has ended since it was locked")
     facts = [
         end_fact(one.execution, one.execution.revision + 1, one.ended)
         for one in rests
@@ -297,7 +299,7 @@ def _resting(names: tuple[str, ...]) -> Update:
     written = {name: given.c[name] for name in names if name != "id"}
     return (
         update(executions)
-        .where(executions.c.org_id == ORG, executions.c.id == given.c.id)
+        .where(executions.c.org_id == ORG, executions.c.id == given.c.id, executions.c.status != ExecutionStatus.ENDED)
         .values(**written, held_since=None, stuck_reason=None, stuck_detail=None, sweeps=0, sweep_after=None)
         .add_cte(recorded)
     )

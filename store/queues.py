@@ -191,8 +191,10 @@ async def hold_wakes(tx: Transaction, ids: Sequence[int]) -> set[int]:
 
 
 async def delete_wakes(tx: Transaction, ids: Sequence[int]) -> None:
-    """Exactly the rows that were read; a newer wake for the same target stays."""
-    await tx.execute(delete(wakes).where(wakes.c.org_id == tx.org, among(wakes.c.id, ids)))
+    """Exactly the rows that were read; a newer wake for the same target stays, and what another relay has at hand."""
+    mine = select(wakes.c.id).where(wakes.c.org_id == tx.org, among(wakes.c.id, ids))
+    free = mine.with_for_update(skip_locked=True)
+    await tx.execute(delete(wakes).where(wakes.c.org_id == tx.org, wakes.c.id.in_(free)))
 
 
 async def fail_wakes(tx: Transaction, ids: Sequence[int], error: str) -> None:

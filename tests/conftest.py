@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
+import structlog
 from sqlalchemy import event, text
 from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
@@ -24,6 +25,15 @@ from runtime.postgres import Postgres
 from runtime.temporal import TemporalServer
 from store import identity
 from store.transaction import Database, Origin
+
+# As the product has it: the library's own way of printing an exception takes ten seconds for a deep one.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.dev.set_exc_info,
+        structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+    ]
+)
 
 _TEMPLATE = "drumbeat_template"
 _numbers = itertools.count(1)

@@ -65,7 +65,7 @@ class Dispatch:
         self._mail_queue = mail_queue(task_queue)
 
     async def once(self) -> int:
-        """One pass: reads a batch, wakes each target once, deletes exactly the rows it read.
+        """One pass: reads a batch, looks at or pokes each target once, deletes exactly the rows it read.
 
         Raises `TemporalAway` when some could not be poked; those keep their rows.
         """
@@ -76,55 +76,70 @@ class Dispatch:
             read = time.monotonic()
             seconds = await queues.still_open(connection, wakes)
         due: _Due = {target: None if until is None else read + until for target, until in seconds.items()}
-        wanted = [wake for wake in wakes if wake.target in due]
-        if self._first_attempt:
-            wanted = await self._attempt(wanted, due)
-        poked, refused, away = await self._poke_all(wanted, due)
         closed = [wake for wake in wakes if wake.target not in due]
-        await self._forget([*poked, *closed])
+        await self._forget(closed)
+        steps, others = self._split([wake for wake in wakes if wake.target in due], due)
+        # One organization's steps keep nobody's pokes waiting.
+        gone = [await self._give(others, due)] if others else []
+        held = 0
+        for org, mine in steps.items():
+            going, left = await self._attempt(org, mine, due)
+            held += left
+            if going:
+                gone.append(await self._give(going, due))
+        if away := next(filter(None, gone), None):
+            raise TemporalAway(away)
+        return len(wakes) - held
+
+    def _split(self, wakes: Sequence[Wake], due: _Due) -> tuple[dict[UUID, dict[UUID, Wake]], list[Wake]]:
+        """Those whose target may have a step to take now, by organization and target; and the others."""
+        steps, others = defaultdict[UUID, dict[UUID, Wake]](dict), []
+        for wake in wakes:
+            if self._first_attempt and wake.kind in _EXECUTIONS and _seconds_to(due[wake.target]) is None:
+                steps[wake.org][wake.target] = wake
+            else:
+                others.append(wake)
+        return steps, others
+
+    async def _attempt(self, org: UUID, mine: Mapping[UUID, Wake], due: _Due) -> tuple[list[Wake], int]:
+        """Takes the steps that are due: what is still to be poked, with `due` brought up to date, and how many it left.
+
+        Left are those that another relay has at hand. What fails is poked: the workflow owns all retrying.
+        """
+        read = time.monotonic()
+        try:
+            # It gives way before PostgreSQL looks for a circle, so that no request of a person is given up for it.
+            async with self._database.transaction(org, lock_seconds=0.5, planned=True) as tx:
+                held = await queues.hold_wakes(tx, [row for wake in mine.values() for row in wake.rows])
+                free = [target for target, wake in mine.items() if held.issuperset(wake.rows)]
+                answers = await attempt(tx, free)
+                over = {target for target, answer in answers.items() if answer is not None and answer.done}
+                await queues.delete_wakes(tx, [row for target in over for row in mine[target].rows])
+        except Exception as error:  # noqa: BLE001
+            log.warning("first_attempts_failed", org=str(org), wakes=len(mine), error=type(error).__name__)
+            return list(mine.values()), 0
+        going = [target for target in free if target not in over]
+        for target in going:
+            answer = answers[target]
+            due[target] = read + answer.seconds if answer and answer.seconds else None
+        return [mine[target] for target in going], len(mine) - len(free)
+
+    async def _give(self, wakes: Sequence[Wake], due: _Due) -> str | None:
+        """Pokes, and forgets what was taken; why Temporal did not take some, if it is away."""
+        try:
+            poked, refused, away = await self._poke_all(wakes, due)
+        except TemporalAway as error:
+            return str(error) or "away"
+        await self._forget(poked)
         for wake, code in refused:
             async with self._database.transaction(wake.org) as tx:
                 await queues.fail_wakes(tx, wake.rows, code)
             log.error("poke_refused", target=str(wake.target), kind=wake.kind, code=code)
-        if away:
-            raise TemporalAway(away)
-        return len(wakes)
-
-    async def _attempt(self, wakes: Sequence[Wake], due: _Due) -> list[Wake]:
-        """Takes the steps that are due; which wakes are still to be given, their targets' `due` brought up to date."""
-        left, of_org = [], defaultdict[UUID, dict[UUID, Wake]](dict)
-        for wake in wakes:
-            if wake.kind in _EXECUTIONS and _seconds_to(due[wake.target]) is None:
-                of_org[wake.org][wake.target] = wake
-            else:
-                left.append(wake)
-        for org, mine in of_org.items():
-            try:
-                left += await self._attempt_in(org, mine, due)
-            except Exception as error:  # noqa: BLE001  (the workflow owns all retrying)
-                log.warning("first_attempts_failed", org=str(org), wakes=len(mine), error=type(error).__name__)
-                left += mine.values()
-        return left
-
-    async def _attempt_in(self, org: UUID, mine: Mapping[UUID, Wake], due: _Due) -> list[Wake]:
-        async with self._database.transaction(org, lock_seconds=1, planned=True) as tx:
-            read = time.monotonic()
-            held = await queues.hold_wakes(tx, [row for wake in mine.values() for row in wake.rows])
-            # What another relay has at hand is for that one to end.
-            free = [target for target, wake in mine.items() if held.issuperset(wake.rows)]
-            answers = await attempt(tx, free)
-            over = {target for target, answer in answers.items() if answer is not None and answer.done}
-            await queues.delete_wakes(tx, [row for target in over for row in mine[target].rows])
-        for target in answers.keys() - over:
-            answer = answers[target]
-            due[target] = read + answer.seconds if answer and answer.seconds else None
-        return [mine[target] for target in free if target not in over]
+        return away
 
     async def _poke_all(
         self, wakes: Sequence[Wake], due: _Due
     ) -> tuple[list[Wake], list[tuple[Wake, str]], str | None]:
-        if not wakes:
-            return [], [], None
         client = await self._connect()
         gate = asyncio.Semaphore(AT_ONCE)
         gone: list[str] = []

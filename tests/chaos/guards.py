@@ -367,7 +367,7 @@ GUARDS: Sequence[Guard] = (
         "the wakes of what has ended are forgotten",
         ["no wake waits or was set aside"],
         "test_what_was_woken_ends_before_it_is_poked",
-        [Cut("triggers/dispatch.py", "self._forget([*poked, *closed])", "self._forget(poked)")],
+        [Cut("triggers/dispatch.py", "        await self._forget(closed)\n", "")],
     ),
     Guard(
         "a wake is forgotten after its poke was taken (a sweep, which this moment has not, would come a minute later)",
@@ -376,8 +376,9 @@ GUARDS: Sequence[Guard] = (
         [
             Cut(
                 "triggers/dispatch.py",
-                "        poked, refused, away = await self._poke_all(wanted, due)\n",
-                "        await self._forget(wakes)\n        poked, refused, away = await self._poke_all(wanted, due)\n",
+                "            poked, refused, away = await self._poke_all(wakes, due)\n",
+                "            await self._forget(wakes)\n"
+                "            poked, refused, away = await self._poke_all(wakes, due)\n",
             )
         ],
     ),

@@ -12,6 +12,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities import advance as advancing
 from domain.keys import workflow_id
 from domain.words import Target
 from store import mailboxes, queues, reminders, stops
@@ -24,6 +25,7 @@ from tests.driving import (
     mail,
     make_contact,
     make_mailbox,
+    numbers_run_on,
     on_stage,
     publish,
     sender,
@@ -33,6 +35,7 @@ from tests.driving import (
     until,
     wait,
 )
+from triggers import first_attempt
 from triggers.dispatch import Dispatch, TemporalAway
 from triggers.sweep import Sweep
 
@@ -206,6 +209,49 @@ async def test_while_a_record_is_locked_its_steps_are_its_workflows(base, tempor
         await attempted(base, temporal)
     assert await base.value("SELECT status FROM executions") == "open"
     assert await signals(temporal, Target.RUN, run) == 1
+
+
+@pytest.mark.parametrize("first", ["Stays", "Mover"])
+async def test_one_that_takes_out_goes_by_itself_where_enrollments_of_its_contact_are_woken(base, temporal, first):
+    await make_mailbox(base)
+    person = await make_contact(base)
+    stays = await publish(base, sequence(mail(), wait(), task()), "Stays")
+    mover = await publish(base, sequence(act("out", "take_out"), task()), "Mover")
+    kept = {}
+    for one in (stays, mover) if first == "Stays" else (mover, stays):
+        (answered,) = await enroll(base, one, person)
+        assert answered.enrollment is not None
+        kept[one] = answered.enrollment
+    await attempted(base, temporal)
+    assert await base.value("SELECT status FROM executions WHERE id = :id", id=kept[mover]) == "open"
+    await advance(base, kept[mover], Target.ENROLLMENT)  # as its workflow does, which was poked
+    (row,) = await base.rows("SELECT status, exit_reason FROM executions WHERE id = :id", id=kept[stays])
+    assert row == {"status": "ended", "exit_reason": "stopped"}
+    assert await base.value("SELECT status FROM intents") == "cancelled"
+    assert await signals(temporal, Target.ENROLLMENT, kept[mover]) == 1
+    await numbers_run_on(base)
+
+
+async def test_what_has_ended_since_it_was_locked_is_not_opened_again(base):
+    await make_mailbox(base)
+    enrollment = await enrolled(base, sequence(task(), wait(), task("last")))
+    async with base.transaction() as tx:
+        batch = await advancing._Batch.locked(tx, [enrollment])
+        await batch.round(batch.may_go(1))
+        await stops.stop(tx, enrollment, Target.ENROLLMENT, None)
+        with pytest.raises(RuntimeError, match="ended since it was locked"):
+            await batch.rest()
+    assert await base.value("SELECT status FROM executions") == "ended"
+
+
+async def test_many_that_are_locked_are_tried_one_by_one_for_a_second_and_no_longer(base, temporal, monkeypatch):
+    runs = [await start_run(base, on_stage(task()), f"Rule {number}") for number in range(3)]
+    assert await base.value("SELECT count(*) FROM executions WHERE status = 'open'") == 6  # each move for each rule
+    monkeypatch.setattr(first_attempt, "SECONDS", 0)
+    async with kept_from(base, "SELECT FROM deals"):
+        await attempted(base, temporal)
+    assert [await signals(temporal, Target.RUN, run) for run in runs] == [1, 1, 1]
+    assert await base.value("SELECT count(*) FROM activities") == 0
 
 
 async def test_while_temporal_is_away_steps_are_taken_and_waits_keep_their_wakes(base):
