@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select, text, update
+from sqlalchemy import ColumnElement, func, literal, select, text, union_all, update
 from uuid_utils.compat import uuid7
 
 from domain.words import EventType, Kind, Suppression
@@ -15,7 +15,7 @@ from store import events
 from store.errors import NotFound
 from store.events import Fact, Record
 from store.pages import Page, Span, equal, page
-from store.tables import addresses
+from store.tables import addresses, contacts
 from store.transaction import Transaction
 
 _ENSURE = text("""
@@ -136,3 +136,14 @@ async def _move(
     before = {"suppressed": address.suppressed}
     await events.tell(tx, [Fact(event, Kind.ADDRESS, address.id, revision, before, after)])
     return True
+
+
+async def holders(tx: Transaction, email: str) -> list[UUID]:
+    """The contact whose address it is, and then the deleted whose it was; `email` as `normalise_email` spells it."""
+    mine = select(contacts.c.id).where(contacts.c.org_id == tx.org, contacts.c.email == email)
+    # Two parts, each by an index of its own.
+    both = union_all(
+        mine.add_columns(literal(0).label("gone")).where(contacts.c.deleted_at.is_(None)),
+        mine.add_columns(literal(1).label("gone")).where(contacts.c.deleted_at.is_not(None)),
+    )
+    return list((await tx.execute(both.order_by(both.selected_columns.gone, both.selected_columns.id))).scalars())

@@ -90,7 +90,7 @@ async def create_many(tx: Transaction, rows: Sequence[Mapping[str, Any]]) -> set
 
 async def by_emails(tx: Transaction, emails: Iterable[str]) -> dict[str, UUID]:
     """The contacts of those addresses that have one, as `domain.email_addresses` normalises them."""
-    return await events.holders(tx, contacts, func.lower(contacts.c.email), emails)
+    return await events.holders(tx, contacts, contacts.c.email, emails)
 
 
 async def by_external_ids(tx: Transaction, external_ids: Iterable[str]) -> dict[str, UUID]:
@@ -121,7 +121,7 @@ async def search(
             | contacts.c.company_id.in_(employers)
         )
     if email is not None:
-        query = query.where(func.lower(contacts.c.email) == email.lower())
+        query = query.where(contacts.c.email == email.lower())
     if tag is not None:
         query = query.where(contacts.c.tags.contains([tag]))
     return await page(tx, query, contacts.c.id, span)
@@ -131,7 +131,7 @@ async def by_email(tx: Transaction, email: str) -> Record | None:
     """`email` as `domain.email_addresses` normalises it."""
     statement = select(contacts).where(
         contacts.c.org_id == tx.org,
-        func.lower(contacts.c.email) == email,
+        contacts.c.email == email,
         contacts.c.deleted_at.is_(None),
     )
     return (await tx.execute(statement)).one_or_none()

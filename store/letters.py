@@ -18,12 +18,12 @@ from domain.inbound_mail import Glance, Letter, LetterKind, glance
 from domain.keys import EffectKey
 from domain.link_tokens import Purpose
 from domain.words import ExitReason, LetterStatus, Suppression
-from store import activities, identity, intents, notifications, stops, suppressions
+from store import activities, addresses, identity, intents, notifications, stops, suppressions
 from store.errors import IllegalTransition, NotFound
 from store.events import Record
 from store.hints import LETTERS
 from store.pages import Page, Span, equal, page
-from store.tables import contacts, executions, letters, versions
+from store.tables import executions, letters, versions
 from store.transaction import Transaction
 
 PASS = 20
@@ -202,10 +202,7 @@ async def _matched(tx: Transaction, came: Envelope) -> dict[str, Any]:
 
 async def _senders(tx: Transaction, email: str | None) -> list[UUID]:
     """The contacts with an address; one, but for deleted ones."""
-    if email is None:
-        return []
-    statement = select(contacts.c.id).where(contacts.c.org_id == tx.org, func.lower(contacts.c.email) == email)
-    return list((await tx.execute(statement.order_by(contacts.c.deleted_at.is_not(None)))).scalars())
+    return [] if email is None else await addresses.holders(tx, email)
 
 
 async def _people(tx: Transaction, letter: Record) -> set[UUID]:

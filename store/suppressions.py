@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from domain.words import ExitReason, Suppression
 from store import addresses, stops
@@ -49,9 +49,7 @@ async def of_message(tx: Transaction, message: UUID, why: Suppression) -> bool:
 async def suppress(tx: Transaction, email: str, why: Suppression) -> Record:
     """An address as `normalise_email` spells it, on a person's word."""
     address = (await addresses.ensure(tx, [email]))[email]
-    people = select(contacts.c.id).where(contacts.c.org_id == tx.org, func.lower(contacts.c.email) == email)
-    ids = set((await tx.execute(people)).scalars())
-    await _suppress(tx, [address], ids, why, {})
+    await _suppress(tx, [address], set(await addresses.holders(tx, email)), why, {})
     return await addresses.get(tx, address.id)
 
 

@@ -73,9 +73,10 @@ async def test_the_tables_that_queries_name_are_the_migrated_ones_column_for_col
 
 USED = [
     # (what is asked, the index that answers it)
+    ("SELECT id FROM contacts WHERE org_id = {org} AND email = 'a@x.com' AND deleted_at IS NULL", "contacts_email"),
     (
-        "SELECT id FROM contacts WHERE org_id = {org} AND lower(email) = 'a@x.com' AND deleted_at IS NULL",
-        "contacts_email",
+        "SELECT id FROM contacts WHERE org_id = {org} AND email = 'a@x.com' AND deleted_at IS NOT NULL",
+        "contacts_email_of_deleted",
     ),
     (
         "SELECT id FROM contacts WHERE org_id = {org} AND external_id = 'x' AND deleted_at IS NULL",
