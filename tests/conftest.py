@@ -18,6 +18,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from activities import advance
 from domain.due import Calendar
 from domain.words import Role
+from migrations.roles import APP, RELAY
 from runtime.attaching import temporal_server as found_server
 from runtime.migrating import migrate
 from runtime.obtain import Kind
@@ -133,7 +134,26 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Po
 async def shared_database(postgres: Postgres) -> str:
     """One migrated database for the tests of the run, which `base` empties: making one takes a third of a second."""
     await postgres.create_database("shared", template=_TEMPLATE)
+    await _patience(postgres, "SET idle_in_transaction_session_timeout = '60s'")
     return "shared"
+
+
+async def _patience(postgres: Postgres, setting: str) -> None:
+    """A machine that stands still for seconds must not end the transactions of tests about other things."""
+    connection = await asyncpg.connect(postgres.admin_url("shared"))
+    try:
+        for role in (APP, RELAY):
+            await connection.execute(f"ALTER ROLE {role} IN DATABASE shared {setting}")
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+async def impatient(postgres: Postgres, shared_database: str) -> AsyncIterator[None]:
+    """New connections to the database of `base` are as patient as the product's."""
+    await _patience(postgres, "RESET idle_in_transaction_session_timeout")
+    yield
+    await _patience(postgres, "SET idle_in_transaction_session_timeout = '60s'")
 
 
 @pytest.fixture

@@ -194,6 +194,7 @@ async def test_a_note_is_found_by_a_word_in_it_on_its_object(base):
         assert await mine.fetchval(found, "missed", rows.deal) is None
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_only_the_embedded_names_may_log_in_and_each_wait_is_bounded_by_the_role(base):
     for url in (base.app_url, base.relay_url):
         async with connected(url) as connection:

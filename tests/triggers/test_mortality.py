@@ -94,6 +94,7 @@ async def test_a_relay_killed_between_any_two_of_its_statements_leaves_rows_as_i
         assert await sight(killed) == expected, f"killed at point {point} of {points}"
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_frozen_relay_is_cut_off_after_five_seconds_and_does_no_harm_when_it_thaws(base, mortals):
     expected = await reference(base)
     frozen = await prepared(base)
