@@ -79,15 +79,18 @@ class Dispatch:
         closed = [wake for wake in wakes if wake.target not in due]
         await self._forget(closed)
         steps, others = self._split([wake for wake in wakes if wake.target in due], due)
-        # One organization's steps keep nobody's pokes waiting.
-        gone = [await self._give(others, due)] if others else []
+        # A record that is locked does not keep pokes waiting, nor does Temporal, if it is away, keep steps.
+        giving = asyncio.create_task(self._give(others, due))
+        going: list[Wake] = []
         held = 0
         for org, mine in steps.items():
-            going, left = await self._attempt(org, mine, due)
+            more, left = await self._attempt(org, mine, due)
+            going += more
             held += left
-            if going:
-                gone.append(await self._give(going, due))
-        if away := next(filter(None, gone), None):
+        away = await giving
+        if away != RPCStatusCode.UNAVAILABLE.name:
+            away = await self._give(going, due) or away
+        if away:
             raise TemporalAway(away)
         return len(wakes) - held
 
@@ -126,6 +129,8 @@ class Dispatch:
 
     async def _give(self, wakes: Sequence[Wake], due: _Due) -> str | None:
         """Pokes, and forgets what was taken; why Temporal did not take some, if it is away."""
+        if not wakes:
+            return None
         try:
             poked, refused, away = await self._poke_all(wakes, due)
         except TemporalAway as error:
