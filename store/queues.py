@@ -22,6 +22,7 @@ from sqlalchemy import (
     literal,
     select,
     text,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
@@ -96,11 +97,15 @@ _TAKEN = (
     .returning(outbox.c.id, outbox.c.org_id, outbox.c.event_id)
     .cte("taken")
 )
-_TAKING = (
+# One by one (which the offset holds it to): joined, they may be merged, past all events there were before.
+_EACH = (
     select(events)
-    .join(_TAKEN, (events.c.org_id == _TAKEN.c.org_id) & (events.c.id == _TAKEN.c.event_id))
-    .order_by(_TAKEN.c.id)
+    .where(events.c.org_id == ORG, events.c.id == _TAKEN.c.event_id)
+    .correlate(_TAKEN)
+    .offset(0)
+    .lateral("event")
 )
+_TAKING = select(_EACH).select_from(_TAKEN.join(_EACH, true())).order_by(_TAKEN.c.id)
 
 
 async def fail_event(tx: Transaction, id: int, error: str) -> bool:
