@@ -118,7 +118,7 @@ class Dispatch:
                 answers = await attempt(tx, free)
                 over = {target for target, answer in answers.items() if answer is not None and answer.done}
                 await queues.delete_wakes(tx, [row for target in over for row in mine[target].rows])
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  (a lock or a mistake: the workflow owns all retrying)
             log.warning("first_attempts_failed", org=str(org), wakes=len(mine), error=type(error).__name__)
             return list(mine.values()), 0
         going = [target for target in free if target not in over]
