@@ -2,6 +2,8 @@
 
 All on the same servers, in turns. Ours begin with the fact in the outbox, which the relay has yet to match; the
 others with the order to start. Each run's effects are tasks with their events, a transaction a step or fewer.
+
+Those that wait are begun all at once, as after an import, and, by themselves, at a pace at which each truly waits.
 """
 
 import asyncio
@@ -32,19 +34,30 @@ from workflows.contracts import Waiter
 ROUNDS = 2
 SCALE = 60
 """A minute of business time is a second."""
-WAIT = 3.0
-"""Real seconds between two steps of a run that waits; it is over for nobody before the step ahead of it is taken."""
+WAIT = 1.0
+"""Real seconds between two steps of a run that waits; of a thousand begun at once it is over when one's turn comes."""
+PACED_WAIT = 3.0
+"""The same of those begun at a pace: it is over for nobody before the step ahead of it is taken."""
 PACE = 10.0
-"""Runs that wait are begun so many a second: what is late by a wait would not wait, and cost less."""
+"""Begun so many a second, which both cores can bear, none is late by a wait and so takes two steps in one go."""
 PER_SECOND = 1000.0
 TIMES = 50.0
 """The design's bars for runs without a wait: a second, and against the same runs by workflows."""
+WAITING, WAITING_CPU = 1.4, 0.65
+"""Those for runs that wait: times as many a second as the textbook's, and the share of its CPU."""
 _OURS = {"api", "relay", "worker", "postgres", "temporal"}
 """Each is charged with its own processes: those of the others idle meanwhile."""
 _SAMPLE = 10
 _ENDED = "SELECT count(*) FROM executions WHERE status <> 'open'"
-_PLAIN = (task("one"), task("two"), task("three"))
-_WAITING = (task("one"), wait("first", 3), task("two"), wait("second", 3), task("three"))
+
+
+@dataclass(frozen=True)
+class Order:
+    """How many jobs, how many seconds between two steps, and how many are begun a second, where not all at once."""
+
+    count: int
+    wait: float = 0.0
+    pace: float | None = None
 
 
 class Contender(Protocol):
@@ -52,7 +65,7 @@ class Contender(Protocol):
 
     name: str
 
-    async def run(self, count: int, wait: float) -> Spent:
+    async def run(self, order: Order) -> Spent:
         """So many jobs from their beginning to the last effect."""
 
     async def history(self) -> tuple[float, float]:
@@ -66,12 +79,12 @@ class Figures:
     count: int = 0
     spent: list[Spent] = field(default_factory=list)
     history: tuple[float, float] = (0, 0)
-    wait: float = 0
+    paced: bool = False
 
     @property
     def per_second(self) -> float:
-        """As it was; of those that wait, begun at a pace, what all cores come to by the CPU that one takes."""
-        if self.wait:
+        """As it was; of those begun at a pace, what all cores come to by the CPU that one takes."""
+        if self.paced:
             return 1000 * (os.cpu_count() or 1) / max(self.cpu_in_all, 1.0)
         return self.count / sum(each.seconds for each in self.spent)
 
@@ -98,25 +111,40 @@ async def rows(size: Size) -> list[Row]:
         "dbos": size.of(100, 1_000, 10_000),
         "procrastinate": size.of(100, 1_000, 10_000),
     }
-    waiting = dict.fromkeys(("ours", "textbook", "dbos", "procrastinate"), size.of(30, 200, 10_000))
+    others = ("ours", "textbook", "dbos", "procrastinate")
+    waiting = dict.fromkeys(others, size.of(30, 600, 10_000))
+    paced_ = dict.fromkeys(others, size.of(30, 200, 600))
     async with bed(scale=SCALE) as one, _contenders(one) as contenders:
         await one.rest(size.of(5.0, 10.0, 30.0))
         idle = [Row(f"idle.cpu.{name}", 1000 * used, "ms of CPU a second") for name, used in sorted(one.idle.items())]
-        rule = await one.office.rule(*_PLAIN)
-        found = await _compare({name: contenders[name] for name in plain}, plain, 0.0, "runs without a wait")
-        statements = await _statements(one, wakes=0)
-        await one.office.archive(rule)
-        await one.office.rule(*_WAITING, name="Waiting")
-        answers = _told("runs.no_wait", found, statements)
-        found_waiting = await _compare({name: contenders[name] for name in waiting}, waiting, WAIT, "runs that wait")
-        statements = await _statements(one, wakes=2)
         whole = Row("idle.cpu", 1000 * sum(one.idle.get(name, 0) for name in _OURS), "ms of CPU a second")
-        return [whole, *idle, *answers, *_against_workflows(found), *_told("runs.waiting", found_waiting, statements)]
+
+        async def compare(name: str, counts: dict[str, int], order: Order) -> tuple[dict[str, Figures], list[Row]]:
+            rule = await one.office.rule(*_steps(order.wait), name=name)
+            found = await _compare({each: contenders[each] for each in counts}, counts, order, name)
+            statements = await _statements(one, order.wait)
+            await one.office.archive(rule)
+            return found, _told(f"runs.{name}", found, statements)
+
+        found, plain_rows = await compare("no_wait", plain, Order(0))
+        _, waiting_rows = await compare("waiting", waiting, Order(0, WAIT))
+        _, paced_rows = await compare("waiting.paced", paced_, Order(0, PACED_WAIT, PACE))
+        return [whole, *idle, *plain_rows, *_against_workflows(found), *waiting_rows, *paced_rows]
+
+
+def _steps(seconds: float) -> list[dict[str, object]]:
+    """The rule's: three tasks, with a wait of so many seconds between two of them."""
+    if not seconds:
+        return [task("one"), task("two"), task("three")]
+    minutes = round(seconds * SCALE / 60)
+    return [task("one"), wait("first", minutes), task("two"), wait("second", minutes), task("three")]
 
 
 def _told(name: str, found: dict[str, Figures], statements: float) -> list[Row]:
     ours, theirs = found["ours"], found["textbook"]
-    least = PER_SECOND if name == "runs.no_wait" else None
+    waits = name != "runs.no_wait"
+    least = WAITING * theirs.per_second if waits else PER_SECOND
+    most = WAITING_CPU * theirs.cpu_in_all if waits else None
     against = [
         Row.more(f"{name}.against_{other}", ours.per_second, "/s", figures.per_second, note=f"baseline: {other}")
         for other, figures in found.items()
@@ -130,7 +158,7 @@ def _told(name: str, found: dict[str, Figures], statements: float) -> list[Row]:
     return [
         Row.more(name, ours.per_second, "/s", theirs.per_second, least=least, note=f"{ours.count} runs of three steps"),
         *against,
-        Row.less(f"{name}.cpu", ours.cpu_in_all, "ms of CPU a run", theirs.cpu_in_all),
+        Row.less(f"{name}.cpu", ours.cpu_in_all, "ms of CPU a run", theirs.cpu_in_all, most=most),
         *cpu,
         *(
             Row(f"{name}.cpu.{process}", value, "ms of CPU a run", theirs.cpu.get(process))
@@ -167,22 +195,22 @@ def _against_workflows(found: dict[str, Figures]) -> list[Row]:
 
 
 async def _compare(
-    contenders: dict[str, Contender], counts: dict[str, int], wait: float, what: str
+    contenders: dict[str, Contender], counts: dict[str, int], order: Order, name: str
 ) -> dict[str, Figures]:
     """Each in turn, forwards and then backwards, after a warm-up of all."""
-    found = {name: Figures(wait=wait) for name in contenders}
-    for name, contender in contenders.items():
-        await contender.run(min(20, counts[name] // ROUNDS), wait)
+    found = {each: Figures(paced=order.pace is not None) for each in contenders}
+    for each, contender in contenders.items():
+        await contender.run(replace(order, count=min(20, counts[each] // ROUNDS)))
     for number in range(ROUNDS):
-        for name in list(contenders)[:: -1 if number % 2 else 1]:
-            share = counts[name] // ROUNDS
-            spent = await contenders[name].run(share, wait)
-            found[name].count += share
-            found[name].spent.append(spent)
-            each = 1000 * sum(spent.cpu.values()) / share
-            say(f"  {name}: {share} {what} in {spent.seconds:.1f} s, {each:.1f} ms of CPU each")
-    for name, contender in contenders.items():
-        found[name].history = await contender.history()
+        for each in list(contenders)[:: -1 if number % 2 else 1]:
+            share = counts[each] // ROUNDS
+            spent = await contenders[each].run(replace(order, count=share))
+            found[each].count += share
+            found[each].spent.append(spent)
+            cpu = 1000 * sum(spent.cpu.values()) / share
+            say(f"  {each}: {share} of {name} in {spent.seconds:.1f} s, {cpu:.1f} ms of CPU each")
+    for each, contender in contenders.items():
+        found[each].history = await contender.history()
     return found
 
 
@@ -233,26 +261,26 @@ class Ours:
         self._bed, self._client, self._first_attempt = one, client, first_attempt
         self._last: list[UUID] = []
 
-    async def run(self, count: int, wait: float) -> Spent:
-        if wait:
-            return await self._paced(count)
+    async def run(self, order: Order) -> Spent:
+        if order.pace is not None:
+            return await self._paced(order.count, order.pace)
         if self._first_attempt:
-            return await self._measured(self._bed.stack.service("relay"), count)
+            return await self._measured(self._bed.stack.service("relay"), order.count)
         await self._bed.stack.kill_service("relay", SIGTERM)
         environment = {"DRUMBEAT_FIRST_ATTEMPT": "false"}
         async with self._bed.beside("relay", "cli", "relay", environment=environment) as relay:
-            spent = await self._measured(relay, count)
+            spent = await self._measured(relay, order.count)
         await self._bed.stack.start_service("relay")
         return spent
 
-    async def _paced(self, count: int) -> Spent:
+    async def _paced(self, count: int, pace: float) -> Spent:
         already = await self._bed.value(_ENDED)
 
         async def create(_: int) -> None:
             await self._bed.office.people(1, heard=True)
 
         async def work() -> None:
-            await paced(PACE, count, create)
+            await paced(pace, count, create)
             await self._bed.until(_ENDED, already + count, "runs", already=already)
 
         return await self._told(await self._bed.spent(work))
@@ -294,17 +322,17 @@ class Other:
         self._processes = {OWN, "postgres", *processes}
         self._made = 0
 
-    async def run(self, count: int, wait: float) -> Spent:
-        first, self._made = self._made, self._made + count
+    async def run(self, order: Order) -> Spent:
+        first, self._made = self._made, self._made + order.count
 
         async def begin(number: int) -> None:
-            await self._start(range(first + number, first + number + 1), wait)
+            await self._start(range(first + number, first + number + 1), order.wait)
 
         async def work() -> None:
-            if wait:
-                await paced(PACE, count, begin)
+            if order.pace is not None:
+                await paced(order.pace, order.count, begin)
             else:
-                await self._start(range(first, self._made), wait)
+                await self._start(range(first, self._made), order.wait)
             await until(
                 lambda: self._eyes.value(job.DONE, job.STEPS - 1), self._made, f"jobs by {self.name}", already=first
             )
@@ -332,8 +360,9 @@ async def _described(client: Client, ids: list[str]) -> tuple[float, float]:
     return events / len(ids), transitions / len(ids)
 
 
-async def _statements(one: Bed, *, wakes: int, count: int = 50) -> float:
+async def _statements(one: Bed, wait: float, *, count: int = 50) -> float:
     """SQL statements a run, counted in this process by the same code: the match, the first attempt, each wake."""
+    wakes = 2 if wait else 0
     environment = one.stack.environment()
     crossing = Database.connect(environment["DRUMBEAT_RELAY_DATABASE_URL"])
     app, counted = Database.connect(environment["DRUMBEAT_DATABASE_URL"]), 0
@@ -352,7 +381,7 @@ async def _statements(one: Bed, *, wakes: int, count: int = 50) -> float:
         newest = "SELECT id FROM executions ORDER BY started_at DESC, id DESC LIMIT $1"
         ids: list[UUID] = [row["id"] for row in await one.rows(newest, count)]
         for _ in range(wakes):
-            await asyncio.sleep(1.2 * WAIT)  # as a timer would
+            await asyncio.sleep(1.2 * wait)  # as a timer would
             for id_ in ids:
                 await Advance(app).advance(Waiter(org=one.office.org, kind=Target.RUN, id=id_))
         await _match(Relay(crossing, app))

@@ -1,6 +1,7 @@
 """What waiting costs: enrollments asleep for days, by thousands; the same at each size is the point.
 
-Bytes are what the files have grown by: the execution with its indexes and dead rows, its event, its person's address.
+Bytes are what the files have grown by: the execution with its indexes and dead rows, and its event. The address that
+is kept of its person from then on, once however often they are enrolled, is told beside them.
 """
 
 from collections.abc import Mapping
@@ -21,8 +22,10 @@ _SIZES = """
 SELECT c.relname AS name, pg_table_size(c.oid)::bigint AS heap, pg_indexes_size(c.oid)::bigint AS indexes
 FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relname = ANY($1)
 """
-_HOLD = ["executions", "events", "effects", "addresses"]
+_HOLD = ["executions", "events", "effects"]
 """The tables in which something stays of each; queues are emptied, and their room is used again."""
+_PERSON = "addresses"
+"""In which something stays of each person."""
 _FLAT = {
     "bytes": "bytes each",
     "bytes.temporal": "bytes each",
@@ -61,7 +64,7 @@ async def _point(one: Bed, sequence: UUID, box: UUID, more: int, point: int, the
     spent = await one.spent(work)
     after, stored_after, memory = await _sizes(one), _store(one), one.memory()
     grown = {name: (after[name][0] - before[name][0], after[name][1] - before[name][1]) for name in after}
-    heap, indexes = (sum(each[part] for each in grown.values()) / more for part in (0, 1))
+    heap, indexes = (sum(grown[name][part] for name in _HOLD) / more for part in (0, 1))
     temporal = (stored_after - stored) / more
     rate = more / spent.seconds
     say(f"  {point} asleep: {heap:.0f} + {indexes:.0f} bytes each, {temporal:.0f} in Temporal, {rate:.1f} a second")
@@ -107,6 +110,7 @@ def _told(found: list[Row], points: list[int], theirs: float) -> list[Row]:
         Row("sleeper.bytes", at("bytes"), "bytes each", most=BYTES, note=f"{last:,} asleep, indexes included"),
         Row("sleeper.bytes.heap", at("bytes.heap"), "bytes each"),
         Row("sleeper.bytes.indexes", at("bytes.indexes"), "bytes each"),
+        Row("sleeper.bytes.address", at(f"bytes.{_PERSON}"), "bytes each", note="once a person"),
         Row.less("sleeper.bytes.temporal", at("bytes.temporal"), "bytes each", theirs, note="baseline: textbook"),
         Row("sleeper.wake_p99_ms", at("wake_p99_ms"), "ms", note=f"with {last:,} asleep"),
         *(
@@ -130,7 +134,7 @@ async def _textbook(one: Bed, count: int) -> float:
 
 
 async def _sizes(one: Bed) -> Mapping[str, tuple[int, int]]:
-    return {row["name"]: (row["heap"], row["indexes"]) for row in await one.rows(_SIZES, _HOLD)}
+    return {row["name"]: (row["heap"], row["indexes"]) for row in await one.rows(_SIZES, [*_HOLD, _PERSON])}
 
 
 def _store(one: Bed) -> int:

@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.sql.dml import ReturningInsert
 from uuid_utils.compat import uuid7
 
+from domain.decide import Position, Situation, Waits, decide, needs, places
 from domain.documents import SequenceDocument
 from domain.due import Calendar, Wait, due
 from domain.match import ExitMet
@@ -79,6 +80,7 @@ async def enroll(
     wanted = mailbox or document.mailbox
     if mailbox is not None and mailbox not in senders.ids:
         raise UnknownReference("mailboxId names no mailbox of this organization", "mailboxId")
+    beginning = _beginning(tx, document, calendar)
     answers: dict[int, Answered] = {}
     rows: dict[UUID, dict[str, Any]] = {}
     for place, one in enumerate(asked):
@@ -92,7 +94,7 @@ async def enroll(
         elif one.contact in rows:
             answers[place] = Answered(one.contact, reason=NotEnrolled.ALREADY_ENROLLED)
         else:
-            rows[one.contact] = _row(tx, sequence, version, document, one, person, sender)
+            rows[one.contact] = {**_row(tx, sequence, version, one, person, sender), **beginning}
     made = await _make(tx, list(rows.values()), {one.contact: one.origin for one in asked})
     return [answers.get(place) or await _outcome(tx, sequence, one, made) for place, one in enumerate(asked)]
 
@@ -313,11 +315,24 @@ def _may_again(tx: Transaction, document: SequenceDocument, calendar: Calendar, 
     return due(before.ended_at, Wait.model_validate({"for": document.again}), calendar).at <= tx.now
 
 
+def _beginning(tx: Transaction, document: SequenceDocument, calendar: Calendar) -> dict[str, Any]:
+    """Where everybody begins: at a step that is due, or in a wait, unless it is one that looks at a record.
+
+    A row that is written as one that waits need not be looked at, and written once more, before it does.
+    """
+    here = Position(document.steps[0].id, tx.now)
+    begins = {"step": here.step, "anchor": here.anchor, "due_at": tx.now}
+    route = places(document)
+    first = None if needs(route, here) else decide(route, here, {}, Situation(tx.now, calendar))
+    if isinstance(first, Waits):
+        return {**begins, "due_at": first.due.at, "waits": first.due.model_dump(mode="json")}
+    return begins
+
+
 def _row(
     tx: Transaction,
     sequence: UUID,
     version: UUID,
-    document: SequenceDocument,
     asked: Asked,
     person: Any,  # noqa: ANN401  (a row)
     mailbox: UUID | None,
@@ -332,9 +347,6 @@ def _row(
         "version_id": version,
         **links.columns(),
         "status": ExecutionStatus.OPEN.value,
-        "step": document.steps[0].id,
-        "anchor": tx.now,
-        "due_at": tx.now,
         "chain": [*origin.chain, sequence][-_MAX_CHAIN:],
         "started_at": tx.now,
         "revision": 1,

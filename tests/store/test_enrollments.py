@@ -15,9 +15,11 @@ from tests.driving import (
     act,
     advance,
     blocked,
+    branch,
     claimed,
     enroll,
     enrolled,
+    is_,
     mail,
     make_contact,
     make_deal,
@@ -50,6 +52,38 @@ async def do(base, verb, *args, **options):
 
 async def asked(base, made, *asked, **options):
     return await do(base, enrollments.enroll, made, asked, **options)
+
+
+# --- where one begins
+
+MONDAY = {"kind": "wait", "id": "wait", "wait": {"until": {"at": "09:00", "weekdays": ["mon"]}}}
+
+
+@pytest.mark.parametrize("first", [wait(), MONDAY, wait("wait", 0)])
+async def test_a_first_wait_is_written_as_one_and_a_look_at_it_changes_nothing(base, box, first):
+    id_ = await enrolled(base, sequence(first, task()))
+    begun = await the_execution(base)
+    if begun["due_at"] > begun["started_at"]:
+        assert (begun["step"], begun["waits"]["at"]) == ("wait", begun["due_at"].isoformat().replace("+00:00", "Z"))
+        assert not (await advance(base, id_, "enrollment")).done
+        assert await the_execution(base) == begun
+    else:
+        assert begun["waits"] is None
+    assert await base.rows("SELECT kind, target_id FROM wakes") == [{"kind": "enrollment", "target_id": id_}]
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        task(),
+        {"kind": "wait", "id": "wait", "wait": {"until": {"at": "09:00", "zone": "contact"}}},
+        branch("branch", is_("contact.firstName", "eq", "Jo"), [wait()]),
+    ],
+)
+async def test_a_first_step_that_looks_at_a_record_is_due_at_once(base, box, first):
+    await enrolled(base, sequence(first, wait("later")))
+    begun = await the_execution(base)
+    assert (begun["due_at"], begun["waits"]) == (begun["started_at"], None)
 
 
 # --- who enters
