@@ -52,11 +52,15 @@ _PARTS: dict[str, tuple[str, Callable[[Size], Awaitable[list[Row]]]]] = {
     "mail": ("emails a second and what each costs", mail.rows),
 }
 _SOAK = "soak"
+_WIDTH = 140
+"""Columns of the table where it goes into a file."""
 
 
 async def main(names: list[str], size: Size, minutes: float) -> bool:
     """True if every figure that has a limit keeps it."""
     console = Console(stderr=True)
+    if not console.is_terminal:
+        console.width = _WIDTH
     _RESULTS.mkdir(exist_ok=True)
     if _SOAK in names:
         await soak.main(minutes, _RESULTS)

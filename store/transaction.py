@@ -128,6 +128,7 @@ class Database:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self._statement_by_statement = engine.execution_options(isolation_level="AUTOCOMMIT")
         self._hinting = Hinting(self._hint)
 
     @classmethod
@@ -223,7 +224,7 @@ class Database:
 
         Each statement is by itself: a long answer that is being read keeps no transaction idle, which would be cut off.
         """
-        async with self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        async with self._statement_by_statement.connect() as connection:
             yield connection
 
     async def _commit(self, connection: AsyncConnection) -> None:
