@@ -7,7 +7,7 @@ import structlog
 
 log = structlog.get_logger()
 
-_LONGEST_PAUSE = 10.0
+_LONGEST_PAUSE = 5.0
 
 
 async def repeat(
@@ -23,7 +23,7 @@ async def repeat(
 
     It waits `apart` seconds at least, so that what comes meanwhile is dealt with together.
 
-    A pass that fails is logged and tried again, after 0.5, 1, 2 … 10 seconds: whatever it left
+    A pass that fails is logged and tried again, after 0.5, 1, 2, 4, 5, 5 … seconds: whatever it left
     behind is rows, which the next pass reads.
     """
     failures = 0

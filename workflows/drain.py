@@ -12,6 +12,8 @@ with workflow.unsafe.imports_passed_through():
 POKES_A_RUN = 2_000
 SILENCE = 10.0
 """Real seconds without a heartbeat after which another worker takes over."""
+RECOVERS = timedelta(seconds=5)
+"""The longest between two attempts: no mail that is due is later than that for an outage of the database."""
 LINGERS = 60.0
 """Real seconds an empty mailbox is kept open, so that the next message need not start a new run."""
 
@@ -39,9 +41,7 @@ class Drain:
                 result_type=Answer,
                 start_to_close_timeout=timedelta(minutes=3),
                 heartbeat_timeout=timedelta(seconds=SILENCE),
-                retry_policy=RetryPolicy(
-                    initial_interval=timedelta(milliseconds=200), maximum_interval=timedelta(seconds=30)
-                ),
+                retry_policy=RetryPolicy(initial_interval=timedelta(milliseconds=200), maximum_interval=RECOVERS),
             )
             poked = await self._poked(seen, LINGERS if answer.done else answer.seconds)
             if answer.done and not poked:

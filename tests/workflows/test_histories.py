@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -24,7 +25,20 @@ from domain.words import Role, Target
 from runtime.wiring import sandbox
 from store import contacts, identity
 from store.executions import retry
-from tests.driving import act, enroll, mail, make_mailbox, on_stage, publish, sequence, task, until, wait
+from tests.driving import (
+    act,
+    enroll,
+    kept_from,
+    mail,
+    make_mailbox,
+    on_stage,
+    publish,
+    sequence,
+    start_run,
+    task,
+    until,
+    wait,
+)
 from workflows import drain, walk
 from workflows.contracts import ADVANCE, DRAIN, POKE, Answer, Mailbox, Waiter
 from workflows.drain import Drain
@@ -142,6 +156,21 @@ async def stuck_and_retried(working, hurrying):
     return await working.handle(run).fetch_history()
 
 
+async def through_an_outage(working, hurrying):
+    """Its database answers no attempt; `retried_by_the_server` was recorded when such a look had no end."""
+    run = await start_run(working.base, on_stage(task(title="Call Jane")), **await people(working))
+    with patch("workflows.walk.ATTEMPTS", 1), patch("workflows.walk.RECOVERS", 0.5):
+        async with kept_from(working.base, "SELECT id FROM deals"):
+            await working.flow()
+
+            async def waits_for_itself():
+                return "TIMER_FIRED" in await working.events(run)
+
+            await until(waits_for_itself, "the wait after a look in vain")
+        await working.ends(run)
+    return await working.handle(run).fetch_history()
+
+
 # --- mail
 
 
@@ -216,7 +245,7 @@ async def drain_continued_as_new(working, hurrying):
 
 SCENARIOS = (
     in_its_first_wait, through_two_waits, poked_while_waiting, done_at_once, continued_as_new,
-    a_reminder_fired_and_escalated, begun_when_it_is_due, stuck, stuck_and_retried,
+    a_reminder_fired_and_escalated, begun_when_it_is_due, stuck, stuck_and_retried, through_an_outage,
     enrollment_of_three_mails, enrollment_that_waits_for_its_mail,
     drain_woken_while_it_lingers, drain_at_a_pace_that_ends, drain_continued_as_new,
 )  # fmt: skip
@@ -241,11 +270,18 @@ def read(path: Path) -> str:
 
 
 def write(name: str, history: str) -> None:
-    text = json.dumps(json.loads(history), indent=1) + "\n"
+    text = json.dumps(_without_traces(json.loads(history)), indent=1) + "\n"
     if len(text) > LONG:
         (FOLDER / f"{name}.json.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
     else:
         (FOLDER / f"{name}.json").write_text(text)
+
+
+def _without_traces(value: Any) -> Any:
+    """Without the files of whoever recorded it."""
+    if isinstance(value, dict):
+        return {name: _without_traces(one) for name, one in value.items() if name != "stackTrace"}
+    return [_without_traces(one) for one in value] if isinstance(value, list) else value
 
 
 def recorded(path: Path) -> WorkflowHistory:

@@ -2,13 +2,16 @@
 
 import asyncio
 import secrets
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from uuid import uuid4
 
 import pytest
 from temporalio import activity
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError
 from temporalio.worker import Worker
 
 from activities.advance import Advance
@@ -18,7 +21,7 @@ from runtime.wiring import sandbox
 from store import contacts, deals, executions, reminders, stops
 from tests.driving import act, blocked, on_stage, start_run, task, until, wait
 from triggers.sweep import Sweep
-from workflows import walk
+from workflows import drain, walk
 from workflows.contracts import ADVANCE, POKE, Answer, Waiter
 from workflows.walk import Walk
 
@@ -181,6 +184,65 @@ async def test_a_busy_database_makes_a_run_late_and_nothing_else(working):
         await until(lambda: blocked(working.base), "the advance's wait")
     await working.stands(run, status="ended")
     await working.ends(run)
+
+
+class Failing:
+    """`advance` whose first attempts fail."""
+
+    def __init__(self, times):
+        self._times = times
+        self.attempts = 0
+
+    @activity.defn(name=ADVANCE)
+    async def advance(self, _waiter: Waiter) -> Answer:
+        self.attempts += 1
+        if self.attempts <= self._times:
+            raise ApplicationError("database_busy", type="database_busy")
+        return Answer(done=True)
+
+
+@asynccontextmanager
+async def walking(temporal, advance):
+    """A walk by an `advance` of the test's own: its handle, and the seconds of the timers it has set so far."""
+    queue, id_ = f"q-{secrets.token_hex(4)}", uuid4()
+    async with Worker(temporal, task_queue=queue, workflows=[Walk], activities=[advance], workflow_runner=sandbox()):
+        handle = await temporal.start_workflow(
+            Walk.run, Waiter(org=uuid4(), kind=Target.RUN, id=id_), id=workflow_id("run", id_), task_queue=queue
+        )
+
+        async def timers():
+            events = (await handle.fetch_history()).events
+            set_ = [event for event in events if event.event_type == EventType.EVENT_TYPE_TIMER_STARTED]
+            return [
+                one.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta().total_seconds() for one in set_
+            ]
+
+        yield handle, timers
+
+
+async def test_however_long_an_outage_was_a_run_is_looked_at_soon_after_it(temporal, monkeypatch):
+    monkeypatch.setattr(walk, "ATTEMPTS", 2)
+    monkeypatch.setattr(walk, "RECOVERS", 0.1)
+    failing = Failing(19)
+    async with walking(temporal, failing.advance) as (handle, timers):
+        await asyncio.wait_for(handle.result(), 60)
+        assert failing.attempts == 20
+        assert await timers() == [0.1] * 9  # as long after the ninth time as after the first
+
+
+async def test_a_poke_ends_the_wait_after_a_look_in_vain(temporal, monkeypatch):
+    monkeypatch.setattr(walk, "ATTEMPTS", 1)
+    monkeypatch.setattr(walk, "RECOVERS", 3600.0)
+    async with walking(temporal, Failing(1).advance) as (handle, timers):
+        await until(timers, "the wait")
+        await handle.signal(POKE)
+        await asyncio.wait_for(handle.result(), 20)
+
+
+def test_what_is_due_is_at_most_ten_seconds_late_for_an_outage_that_is_over():
+    longest = 0.2 * 2 ** (walk.ATTEMPTS - 2)
+    assert walk.RECOVERS + longest + 3 < 10  # three seconds are an attempt that hangs
+    assert drain.RECOVERS.total_seconds() < 10
 
 
 # --- pokes out of season
