@@ -111,9 +111,8 @@ async def rows(size: Size) -> list[Row]:
         "dbos": size.of(100, 1_000, 10_000),
         "procrastinate": size.of(100, 1_000, 10_000),
     }
-    others = ("ours", "textbook", "dbos", "procrastinate")
-    waiting = dict.fromkeys(others, size.of(30, 600, 10_000))
-    paced_ = dict.fromkeys(others, size.of(30, 200, 600))
+    waiting = {name: count for name, count in plain.items() if name != "workflow_driven"}
+    at_a_pace = dict.fromkeys(waiting, size.of(30, 200, 600))
     async with bed(scale=SCALE) as one, _contenders(one) as contenders:
         await one.rest(size.of(5.0, 10.0, 30.0))
         idle = [Row(f"idle.cpu.{name}", 1000 * used, "ms of CPU a second") for name, used in sorted(one.idle.items())]
@@ -128,7 +127,7 @@ async def rows(size: Size) -> list[Row]:
 
         found, plain_rows = await compare("no_wait", plain, Order(0))
         _, waiting_rows = await compare("waiting", waiting, Order(0, WAIT))
-        _, paced_rows = await compare("waiting.paced", paced_, Order(0, PACED_WAIT, PACE))
+        _, paced_rows = await compare("waiting.paced", at_a_pace, Order(0, PACED_WAIT, PACE))
         return [whole, *idle, *plain_rows, *_against_workflows(found), *waiting_rows, *paced_rows]
 
 
