@@ -60,6 +60,7 @@ async def _point(one: Bed, sequence: UUID, box: UUID, more: int, point: int, the
     async def work() -> None:
         await one.office.enroll(sequence, people, box)
         await one.until(_ASLEEP, already + more, "asleep", already=already)
+        await one.quiet()  # each has its workflow, too
 
     spent = await one.spent(work)
     after, stored_after, memory = await _sizes(one), _store(one), one.memory()

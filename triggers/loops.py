@@ -37,7 +37,8 @@ async def repeat(
             log.warning(
                 "pass_failed", loop=name, error=type(error).__name__, detail=str(error)[:500], failures=failures
             )
-            await _rest(min(0.5 * 2 ** (failures - 1), _LONGEST_PAUSE), stopping, None)
+            # Of how many it is does not matter any more long before a power of two is no number of seconds.
+            await _rest(min(0.5 * 2 ** min(failures - 1, 10), _LONGEST_PAUSE), stopping, None)
             continue
         if failures:
             log.info("pass_recovered", loop=name, failures=failures)

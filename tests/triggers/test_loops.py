@@ -4,6 +4,7 @@ import asyncio
 
 from store import hints
 from tests.driving import make_contact
+from triggers import loops
 from triggers.loops import repeat
 
 LONG = 600.0
@@ -50,6 +51,24 @@ async def test_a_pass_that_fails_is_tried_again_and_ends_nothing():
 
     await asyncio.wait_for(repeat("test", once, pause=LONG, stopping=stopping), 10)
     assert len(tries) == 3
+
+
+async def test_a_pass_that_fails_for_hours_is_tried_again_every_five_seconds(monkeypatch):
+    stopping = asyncio.Event()
+    pauses: list[float] = []
+
+    async def rest(seconds, *_):
+        pauses.append(seconds)
+        if len(pauses) == 1200:
+            stopping.set()
+
+    async def once():
+        raise OSError("the database is away")
+
+    monkeypatch.setattr(loops, "_rest", rest)
+    await asyncio.wait_for(repeat("test", once, pause=LONG, stopping=stopping), 10)
+    assert pauses[:5] == [0.5, 1, 2, 4, 5]
+    assert set(pauses[5:]) == {5}
 
 
 async def test_an_end_is_heard_in_the_middle_of_a_pause():
