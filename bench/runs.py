@@ -253,7 +253,10 @@ async def _contenders(one: Bed) -> AsyncIterator[dict[str, Contender]]:
 
 
 class Ours:
-    """Contacts that were created, of whom the relay hears when the time starts; where runs wait, created at a pace."""
+    """Contacts that were created, of whom the relay hears when the time starts; where runs wait, created from then on.
+
+    A wait counts from the fact, so that one of before would be over.
+    """
 
     def __init__(self, one: Bed, client: Client, *, first_attempt: bool) -> None:
         self.name = "ours" if first_attempt else "workflow driven"
@@ -261,8 +264,8 @@ class Ours:
         self._last: list[UUID] = []
 
     async def run(self, order: Order) -> Spent:
-        if order.pace is not None:
-            return await self._paced(order.count, order.pace)
+        if order.wait:
+            return await self._begun(order)
         if self._first_attempt:
             return await self._measured(self._bed.stack.service("relay"), order.count)
         await self._bed.stack.kill_service("relay", SIGTERM)
@@ -272,15 +275,18 @@ class Ours:
         await self._bed.stack.start_service("relay")
         return spent
 
-    async def _paced(self, count: int, pace: float) -> Spent:
+    async def _begun(self, order: Order) -> Spent:
         already = await self._bed.value(_ENDED)
 
         async def create(_: int) -> None:
             await self._bed.office.people(1, heard=True)
 
         async def work() -> None:
-            await paced(pace, count, create)
-            await self._bed.until(_ENDED, already + count, "runs", already=already)
+            if order.pace is not None:
+                await paced(order.pace, order.count, create)
+            else:
+                await self._bed.office.people(order.count, heard=True)
+            await self._bed.until(_ENDED, already + order.count, "runs", already=already)
 
         return await self._told(await self._bed.spent(work))
 
