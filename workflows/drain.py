@@ -13,7 +13,7 @@ POKES_A_RUN = 2_000
 SILENCE = 10.0
 """Real seconds without a heartbeat after which another worker takes over."""
 RECOVERS = timedelta(seconds=5)
-"""The longest between two attempts: no mail is later than that for an outage of the database that is over."""
+"""The longest between two attempts: no pause outlasts an outage by more than that."""
 LINGERS = 60.0
 """Real seconds an empty mailbox is kept open, so that the next message need not start a new run."""
 

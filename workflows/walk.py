@@ -15,7 +15,7 @@ POKES_A_RUN = 2_000
 ATTEMPTS = 5
 """Of one look, 0.2, 0.4, 0.8 and 1.6 seconds apart."""
 RECOVERS = 5.0
-"""Real seconds until the next look where every attempt has failed: nothing due is later than that for an outage.
+"""Real seconds until the next look where every attempt has failed: no pause outlasts an outage by more than that.
 
 A wait of the workflow's own, which a poke ends, and after any of which it may go on as a new run: an outage of days
 does not fill its history.
