@@ -26,7 +26,10 @@ _CHANGES = responses(HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT)
 
 
 class Enrollment(Shown):
-    """`ownerId` owns the contact. `heldSince` is set while letters are read that may stop it."""
+    """`ownerId` owns the contact. `heldSince` is set while letters are read that may stop it.
+
+    From `letGoAt` on its steps and messages are not kept any more.
+    """
 
     id: UUID
     sequence_id: Annotated[UUID, Field(validation_alias="definition_id")]
@@ -47,6 +50,7 @@ class Enrollment(Shown):
     held_since: datetime | None
     started_at: datetime
     ended_at: datetime | None
+    let_go_at: datetime | None
 
 
 class StartedBy(Shown):

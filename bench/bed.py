@@ -26,7 +26,7 @@ from domain.words import Kind, Role
 from runtime.attaching import temporal_server
 from runtime.children import Child, spawn
 from runtime.folders import CHECKOUT
-from runtime.processes import Stack
+from runtime.processes import Launch, Stack
 from runtime.progress import counted, say
 from store import contacts, definitions, enrollments, identity, mailboxes, sending
 from store.enrollments import Answered, Asked
@@ -285,12 +285,24 @@ class Bed:
 
 
 @asynccontextmanager
-async def bed(*, scale: int = 1) -> AsyncIterator[Bed]:
-    """A stack of its own, gone afterwards. Commits are timed by the server, by which lateness is told."""
+async def bed(*, scale: int = 1, settings: Mapping[str, str] | None = None) -> AsyncIterator[Bed]:
+    """A stack of its own, gone afterwards. Commits are timed by the server, by which lateness is told.
+
+    `settings` are variables of its services beside those they have anyway.
+    """
     options = {"track_commit_timestamp": "on"}
+
+    def told(_: str, launch: Launch) -> Launch:
+        return Launch(launch.command, {**launch.environment, **(settings or {})})
+
     with tempfile.TemporaryDirectory() as folder:
         async with Stack(
-            Path(folder) / "home", temporal_server(), scale=scale, postgres_options=options, tell=lambda _: None
+            Path(folder) / "home",
+            temporal_server(),
+            scale=scale,
+            postgres_options=options,
+            route=told,
+            tell=lambda _: None,
         ) as stack:
             database = Database.connect(stack.environment()["DRUMBEAT_DATABASE_URL"])
             org = await identity.create_organization(database, "Acme", "acme", Calendar(zone="Europe/Berlin"))

@@ -22,11 +22,12 @@ from bench.chart import lines
 from domain.link_tokens import subkey
 from runtime.progress import say
 from store import letters
-from store.retention import KEPT
+from store.retention import KEPT, OF_HISTORY
 from store.transaction import Origin
 
-SCALE = 3600
-"""An hour is a second."""
+SCALE = 21_600
+"""Six hours are a second, a day four: the history begins to go after 27 minutes."""
+_HISTORY_DAYS = 400
 EVERY = 10.0
 LEVEL = 0.02
 """What grows by less than this share of its mean over the last half counts as level: a measurement is no finer."""
@@ -45,7 +46,7 @@ Series = dict[str, list[tuple[float, float]]]
 
 async def main(minutes: float, results: Path) -> None:
     """Writes soak.json and soak.svg, and tells the slopes."""
-    async with bed(scale=SCALE) as one:
+    async with bed(scale=SCALE, settings={"DRUMBEAT_HISTORY_DAYS": str(_HISTORY_DAYS)}) as one:
         traffic = _Traffic(one)
         await traffic.prepare()
         going = asyncio.ensure_future(traffic.run())
@@ -106,7 +107,7 @@ def _slope(points: Sequence[tuple[float, float]]) -> dict[str, object]:
 
 def _show(told: Mapping[str, Mapping[str, object]]) -> None:
     table = Table(Column("what", no_wrap=True), "last", "a minute", "level", "kept for a while only")
-    kept = {table.name for table in KEPT}
+    kept = {one.table.name for one in KEPT} | OF_HISTORY
     for name, slope in told.items():
         if slope["last"]:
             of, _, noun = name.partition(".")

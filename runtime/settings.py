@@ -94,6 +94,7 @@ class Settings(BaseSettings):
     first_attempt: bool = True
     task_queue: str = "walk"
     mailboxes_at_once: int = Field(default=20, ge=1, le=1000)
+    history_days: int = Field(default=1_095, ge=400, le=36_500)
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["auto", "json", "text"] = "auto"

@@ -35,7 +35,7 @@ POLL = 1.0
 APART = 0.02
 """Real seconds between two looks that were hinted at: half of what an event may wait for its effect when many come."""
 SWEEP_EVERY = 15.0
-RETAIN_EVERY = 3600.0
+RETAIN_EVERY = 600.0
 LOOPS = dict.fromkeys(("api", "relay", "worker"), uvloop.new_event_loop)
 """The event loop of a service, where it is not Python's own: a request costs a third less."""
 
@@ -81,7 +81,8 @@ async def serve_relay(settings: Settings, interceptors: Sequence[Interceptor] = 
     relay = Relay(crossing, app, first_attempt=settings.first_attempt)
     client, queue = _Patient(interceptors).client, settings.task_queue
     dispatch = Dispatch(crossing, app, client, queue, first_attempt=settings.first_attempt)
-    sweep, retention, letters = Sweep(crossing, app), Retention(crossing, app), Letters(crossing, app)
+    retention = Retention(crossing, app, timedelta(days=settings.history_days))
+    sweep, letters = Sweep(crossing, app), Letters(crossing, app)
     resumption = Resumption(crossing, app)
     stopping = until_told()
     facts, wakes, mail = asyncio.Event(), asyncio.Event(), asyncio.Event()

@@ -113,7 +113,7 @@ executions = _table(
     status=Text, exit_reason=Text, exit_note=Text, step=Text, anchor=_at, due_at=_at, waits=JSONB,
     saw=JSONB, chain=_ids, steps_taken=Integer, stuck_reason=Text, stuck_detail=Text,
     stuck_owner_id=Uuid, started_at=_at, ended_at=_at, revision=Integer, awaits=Text, held_since=_at,
-    message_id=Uuid, destination_id=Uuid, started_by_kind=Text, started_by_id=Uuid, **_swept,
+    message_id=Uuid, destination_id=Uuid, started_by_kind=Text, started_by_id=Uuid, let_go_at=_at, **_swept,
 )  # fmt: skip
 effects = _table(
     "effects", execution_id=Uuid, step=Text, visit=Integer, number=Integer, action=Text,

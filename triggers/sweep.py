@@ -1,5 +1,7 @@
 """The sweep: finds open rows that are overdue and were not poked, who may go on, and what retention lets go."""
 
+from datetime import timedelta
+
 from store import executions, queues, retention
 from store.transaction import Database
 
@@ -54,18 +56,19 @@ class Resumption:
 
 
 class Retention:
-    """Lets go of what is past its time, an organization at a time."""
+    """Lets go of what is past its time, an organization at a time; of the history what ended `history` ago."""
 
-    def __init__(self, crossing: Database, database: Database) -> None:
+    def __init__(self, crossing: Database, database: Database, history: timedelta) -> None:
         self._crossing = crossing
         self._database = database
+        self._history = history
 
     async def once(self) -> int:
-        """How many rows were deleted; at most `retention.BATCH` a table and organization."""
+        """How many rows were deleted; at most about `retention.BATCH` a table and organization."""
         async with self._crossing.crossing() as connection:
             organizations = await retention.organizations_by_id(connection)
         count = 0
         for org in organizations:
             async with self._database.transaction(org) as tx:
-                count += await retention.let_go(tx)
+                count += await retention.let_go(tx, self._history)
         return count

@@ -131,6 +131,17 @@ USED = [
         "notifications_user",
     ),
     ("SELECT 1 FROM notifications WHERE org_id = {org} AND read_at < now()", "notifications_read"),
+    ("SELECT 1 FROM notifications WHERE org_id = {org} AND created_at < now()", "notifications_age"),
+    ("SELECT 1 FROM notifications WHERE org_id = {org} AND execution_id = {org}", "notifications_execution"),
+    ("SELECT 1 FROM reminders WHERE org_id = {org} AND execution_id = {org}", "reminders_execution"),
+    ("SELECT 1 FROM reminders WHERE org_id = {org} AND due_at IS NULL AND created_at < now()", "reminders_over"),
+    ("SELECT 1 FROM letters WHERE org_id = {org} AND read_at < now()", "letters_read"),
+    ("SELECT 1 FROM letters WHERE org_id = {org} AND intent_id = {org}", "letters_intent"),
+    (
+        """SELECT id FROM executions WHERE org_id = {org} AND status = 'ended' AND let_go_at IS NULL
+        AND ended_at < now() ORDER BY ended_at""",
+        "executions_ended",
+    ),
     (
         "SELECT id FROM executions WHERE org_id = {org} AND definition_id = {org} AND event_id = {org}",
         "executions_of_event",
@@ -165,6 +176,9 @@ _MANY = """
       now() + i * interval '1 minute', now() FROM generate_series(1, 3000) i;
   INSERT INTO notifications (org_id, id, user_id, reason, title, created_at)
     SELECT $1, gen_random_uuid(), gen_random_uuid(), 'rule', 'N', now() FROM generate_series(1, 3000) i;
+  INSERT INTO letters (org_id, id, key, raw, intent_id, status, received_at, read_at)
+    SELECT $1, gen_random_uuid(), sha256(i::text::bytea), '', gen_random_uuid(), 'read', now(),
+      now() + i * interval '1 minute' FROM generate_series(1, 3000) i;
   INSERT INTO inbox (org_id, source_id, message_id, body, status, answer, received_at)
     SELECT $1, gen_random_uuid(), 'm' || i, '', 200, '{}', now() + i * interval '1 min' FROM generate_series(1, 3000) i;
   INSERT INTO idempotency_keys (org_id, caller, route, key, body_hash, created_at)
