@@ -154,10 +154,15 @@ class _Bench:
         return dict(json.loads(self.client.stdout.readline()))
 
     def _cpu(self, server: str) -> dict[str, float]:
+        """What the server took that is measured, PostgreSQL, and the engine: the relay, workers and Temporal."""
         postgres = psutil.Process(self.database)
+        database = (postgres, *postgres.children(recursive=True))
+        apart = {*self.pids.values(), self.client.pid, *(process.pid for process in database)}
+        engine = (process for process in psutil.Process().children(recursive=True) if process.pid not in apart)
         return {
             "server": _seconds(psutil.Process(self.pids[server])),
-            "postgres": sum(_seconds(process) for process in (postgres, *postgres.children(recursive=True))),
+            "postgres": sum(_seconds(process) for process in database),
+            "engine": sum(_seconds(process) for process in engine),
         }
 
 
