@@ -1,6 +1,6 @@
 """How long what is not kept for good is kept: one table, each period a row."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -52,28 +52,68 @@ OF_HISTORY = frozenset({"events", "executions", "effects", "pauses", "intents", 
 
 
 async def organizations_by_id(connection: AsyncConnection) -> list[UUID]:
-    return list((await connection.execute(select(organizations.c.id))).scalars())
+    return list((await connection.execute(select(organizations.c.id).order_by(organizations.c.id))).scalars())
 
 
-async def let_go(tx: Transaction, history: timedelta) -> int:
-    """Deletes what is past its time, a batch of each, and the raw form of old letters; how many rows.
+async def let_go_by_age(tx: Transaction, history: timedelta) -> int:
+    """A batch of what is past its period, of the raw form of old letters, and of old letters and reminders; how many.
 
     Of the history goes what was over `history` ago in business time, at least 400 days, which the
-    database insists on. It goes as a whole, and in the order in which one thing refers to another:
-    letters, reminders, runs and enrollments with their messages and effects, and last the events that
-    nothing refers to any more. What is not over stays, with all it refers to; so does an enrollment's
-    bare row.
+    database insists on.
     """
     count = await letters.forget_raw(tx, LETTERS, BATCH)
     for kept in KEPT:
         count += await _past(tx, kept)
-    over = {"org": tx.org, "before": tx.now - history}
     for statement in (_LETTERS, _REMINDERS):
-        count += (await tx.execute(statement, {**over, "most": BATCH})).scalar_one()
-    executions = (await tx.execute(_EXECUTIONS, {**over, "most": WHOLES})).scalar_one()
-    if executions == WHOLES:  # their events have something that refers to them until all have gone
-        return count + executions
-    return count + executions + await _events(tx, over)
+        count += (await tx.execute(statement, {**_over(tx, history), "most": BATCH})).scalar_one()
+    return count
+
+
+async def let_go_executions(tx: Transaction, history: timedelta) -> int:
+    """At most `WHOLES` that ended so long ago, each as a whole; how many.
+
+    A run goes with its steps, pauses, messages and attempts; of an enrollment the bare row stays,
+    since a sequence that nobody goes through twice must know who went. One stays whole while a
+    message of it is open, uncertain, was heard of since, or has an answer that is kept. Tasks are
+    the CRM's own records: they stay, and forget what has made them.
+    """
+    over = _over(tx, history)
+    old = (await tx.execute(_ENDED, {**over, "most": WHOLES})).scalars().all()
+    if not old:
+        return 0
+    await tx.execute(_THEIR_MESSAGES, {"org": tx.org, "ids": old})
+    # Of both locked nothing changes any more; what has until then is seen by a statement of its own.
+    still = (await tx.execute(_STILL, {**over, "ids": old})).scalars().all()
+    return int((await tx.execute(_WHOLE, {"org": tx.org, "ids": still})).scalar_one())
+
+
+async def let_go_events(tx: Transaction, history: timedelta) -> int:
+    """A batch of old events that nothing refers to any more; how many.
+
+    From the oldest on, as their ids are in the order of time, until a page has none that is old: so
+    nothing is read of those that are younger, and no index of their age is written with each. Not
+    while many wait to be matched, all of which the database would look through for each.
+    """
+    over = _over(tx, history)
+    if (await tx.execute(_WAITING, {"org": tx.org, "most": PAGE})).scalar_one() == PAGE:
+        return 0
+    count, after = 0, UUID(int=0)
+    while count < BATCH:
+        page = (await tx.execute(_EVENTS, {**over, "after": after, "most": PAGE})).one()
+        count += page.gone
+        if not page.old:
+            break
+        after = page.last
+    return count
+
+
+Part = Callable[[Transaction, timedelta], Awaitable[int]]
+PARTS: tuple[Part, ...] = (let_go_by_age, let_go_executions, let_go_events)
+"""In the order in which one thing refers to another; each is called until nothing more goes."""
+
+
+def _over(tx: Transaction, history: timedelta) -> dict[str, object]:
+    return {"org": tx.org, "before": tx.now - history}
 
 
 async def _past(tx: Transaction, kept: Kept) -> int:
@@ -97,21 +137,6 @@ def _key(table: Table) -> list[Column[object]]:
     return [table.c[name] for name in names]
 
 
-async def _events(tx: Transaction, over: Mapping[str, object]) -> int:
-    """From the oldest on, as their ids are in the order of time, until a page has none that is old or a batch is gone.
-
-    So nothing is read of those that are younger, and no index of their age is written with each.
-    """
-    count, after = 0, UUID(int=0)
-    while count < BATCH:
-        page = (await tx.execute(_EVENTS, {**over, "after": after, "most": PAGE})).one()
-        count += page.gone
-        if not page.old:
-            break
-        after = page.last
-    return count
-
-
 # What a person has yet to say of a letter, and what is held for it, stays.
 _LETTERS = text("""
 WITH gone AS (
@@ -129,47 +154,52 @@ WITH gone AS (
   DELETE FROM reminders WHERE org_id = :org AND id IN (
     SELECT r.id FROM reminders r
     WHERE r.org_id = :org AND r.due_at IS NULL AND r.created_at < :before
-      AND coalesce(r.closed_at, r.escalated_at, r.fired_at) < :before
+      AND greatest(r.closed_at, r.escalated_at, r.fired_at) < :before
       AND NOT EXISTS (SELECT FROM notifications n WHERE n.org_id = r.org_id AND n.reminder_id = r.id)
     LIMIT :most)
   RETURNING 1
 ) SELECT count(*) FROM gone""")
 
-# One whose mail has yet to leave, was heard of since, or has an answer that is kept stays. Of an enrollment the bare
-# row stays: a sequence that nobody goes through twice must know who went. Tasks are the CRM's own records: they stay,
-# and forget what has made them.
-_EXECUTIONS = text("""
-WITH old AS MATERIALIZED (
-  SELECT x.id FROM executions x
-  WHERE x.org_id = :org AND x.status = 'ended' AND x.let_go_at IS NULL AND x.ended_at < :before
-    AND NOT EXISTS (SELECT FROM intents i WHERE i.org_id = x.org_id AND i.execution_id = x.id
-      AND (i.status IN ('pending','held','claimed') OR i.updated_at >= :before
-        OR EXISTS (SELECT FROM letters l WHERE l.org_id = i.org_id AND l.intent_id = i.id)))
-    AND NOT EXISTS (SELECT FROM holds h WHERE h.org_id = x.org_id AND h.execution_id = x.id)
-  ORDER BY x.ended_at LIMIT :most
-), sent AS MATERIALIZED (
-  SELECT i.id FROM intents i WHERE i.org_id = :org AND i.execution_id IN (SELECT id FROM old)
-), tasks AS (
-  UPDATE activities SET execution_id = NULL WHERE org_id = :org AND execution_id IN (SELECT id FROM old)
+_LASTING = """
+  EXISTS (SELECT FROM intents i WHERE i.org_id = x.org_id AND i.execution_id = x.id
+    AND (i.status IN ('pending','held','claimed','uncertain') OR i.updated_at >= :before
+      OR EXISTS (SELECT FROM letters l WHERE l.org_id = i.org_id AND l.intent_id = i.id)))
+  OR EXISTS (SELECT FROM holds h WHERE h.org_id = x.org_id AND h.execution_id = x.id)
+  OR EXISTS (SELECT FROM reminders r WHERE r.org_id = x.org_id AND r.execution_id = x.id AND r.due_at IS NOT NULL)"""
+_ENDED = text(f"""
+SELECT x.id FROM executions x
+WHERE x.org_id = :org AND x.status = 'ended' AND x.let_go_at IS NULL AND x.ended_at < :before AND NOT ({_LASTING})
+ORDER BY x.ended_at LIMIT :most FOR UPDATE SKIP LOCKED""")  # noqa: S608  (of text above)
+_THEIR_MESSAGES = text("""
+SELECT count(*) FROM (
+  SELECT FROM intents WHERE org_id = :org AND execution_id = ANY(:ids) ORDER BY id FOR UPDATE) locked""")
+_STILL = text(f"""
+SELECT x.id FROM executions x WHERE x.org_id = :org AND x.id = ANY(:ids) AND NOT ({_LASTING})""")  # noqa: S608
+
+_WHOLE = text("""
+WITH tasks AS (
+  UPDATE activities SET execution_id = NULL WHERE org_id = :org AND execution_id = ANY(:ids)
 ), promises AS (
-  UPDATE reminders SET execution_id = NULL WHERE org_id = :org AND execution_id IN (SELECT id FROM old)
+  UPDATE reminders SET execution_id = NULL WHERE org_id = :org AND execution_id = ANY(:ids)
 ), notices AS (
-  UPDATE notifications SET execution_id = NULL WHERE org_id = :org AND execution_id IN (SELECT id FROM old)
+  UPDATE notifications SET execution_id = NULL WHERE org_id = :org AND execution_id = ANY(:ids)
 ), tried AS (
-  DELETE FROM attempts WHERE org_id = :org AND intent_id IN (SELECT id FROM sent)
+  DELETE FROM attempts WHERE org_id = :org AND intent_id IN (
+    SELECT id FROM intents WHERE org_id = :org AND execution_id = ANY(:ids))
 ), messages AS (
-  DELETE FROM intents WHERE org_id = :org AND id IN (SELECT id FROM sent)
+  DELETE FROM intents WHERE org_id = :org AND execution_id = ANY(:ids)
 ), steps AS (
-  DELETE FROM effects WHERE org_id = :org AND execution_id IN (SELECT id FROM old)
+  DELETE FROM effects WHERE org_id = :org AND execution_id = ANY(:ids)
 ), breaks AS (
-  DELETE FROM pauses WHERE org_id = :org AND execution_id IN (SELECT id FROM old)
+  DELETE FROM pauses WHERE org_id = :org AND execution_id = ANY(:ids)
 ), went AS (
   UPDATE executions SET let_go_at = business_now(), message_id = NULL
-  WHERE org_id = :org AND kind = 'enrollment' AND id IN (SELECT id FROM old)
+  WHERE org_id = :org AND id = ANY(:ids) AND kind = 'enrollment' RETURNING 1
 ), gone AS (
-  DELETE FROM executions WHERE org_id = :org AND kind = 'run' AND id IN (SELECT id FROM old)
-) SELECT count(*) FROM old""")
+  DELETE FROM executions WHERE org_id = :org AND id = ANY(:ids) AND kind = 'run' RETURNING 1
+) SELECT (SELECT count(*) FROM went) + (SELECT count(*) FROM gone)""")
 
+_WAITING = text("SELECT count(*) FROM (SELECT FROM outbox WHERE org_id = :org LIMIT :most) waiting")
 _EVENTS = text("""
 WITH oldest AS MATERIALIZED (
   SELECT id, at < :before AS old FROM events WHERE org_id = :org AND id > :after ORDER BY id LIMIT :most

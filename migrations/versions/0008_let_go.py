@@ -15,10 +15,10 @@ _GUARDS = {
     "executions": f"kind = 'run' AND status = 'ended' AND ended_at < {_LONG_AGO}",
     "effects": f"at < {_LONG_AGO}",
     "pauses": f"execution_id IS NOT NULL AND since < {_LONG_AGO}",
-    "intents": f"updated_at < {_LONG_AGO}",
+    "intents": f"status NOT IN ('pending','held','claimed','uncertain') AND updated_at < {_LONG_AGO}",
     "attempts": f"claimed_at < {_LONG_AGO}",
     "letters": f"status IN ('read','settled') AND read_at < {_LONG_AGO}",
-    "reminders": f"due_at IS NULL AND created_at < {_LONG_AGO}",
+    "reminders": f"due_at IS NULL AND greatest(closed_at, escalated_at, fired_at) < {_LONG_AGO}",
 }
 
 _RETENTION = """
@@ -26,6 +26,7 @@ ALTER TABLE executions ADD COLUMN let_go_at timestamptz,
   ADD CONSTRAINT executions_let_go_check CHECK (let_go_at IS NULL OR status = 'ended');
 COMMENT ON COLUMN executions.let_go_at IS 'Since when an enrollment''s steps and messages are not kept any more';
 CREATE INDEX executions_ended ON executions (org_id, ended_at) WHERE status = 'ended' AND let_go_at IS NULL;
+CREATE INDEX letters_raw ON letters (org_id, read_at) WHERE length(raw) > 0;
 CREATE INDEX letters_read ON letters (org_id, read_at) WHERE read_at IS NOT NULL;
 CREATE INDEX letters_intent ON letters (org_id, intent_id) WHERE intent_id IS NOT NULL;
 CREATE INDEX reminders_over ON reminders (org_id, created_at) WHERE due_at IS NULL;
@@ -66,8 +67,21 @@ def _guard_refusals(since: str) -> str:
     )
 
 
+# All at once and in the order in which the product locks their rows, or each might wait for the other.
+_ALONE = """
+LOCK TABLE letters, reminders, executions, intents, attempts, effects, pauses, events, refusals, notifications
+"""
+
+
 def upgrade() -> None:
-    run("SET ROLE drumbeat_owner", _RETENTION, _BY_EVENT, _OWN_MESSAGE, _guard_refusals("(SELECT business_now())"))
+    run(
+        "SET ROLE drumbeat_owner",
+        _ALONE,
+        _RETENTION,
+        _BY_EVENT,
+        _OWN_MESSAGE,
+        _guard_refusals("(SELECT business_now())"),
+    )
     for table, old in _GUARDS.items():
         run(
             f"GRANT DELETE ON {table} TO drumbeat_app",
@@ -77,7 +91,7 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    run("SET ROLE drumbeat_owner")
+    run("SET ROLE drumbeat_owner", _ALONE)
     for table in _GUARDS:
         run(f"DROP POLICY history ON {table}", f"REVOKE DELETE ON {table} FROM drumbeat_app")
     run(
@@ -85,7 +99,7 @@ def downgrade() -> None:
         _ANY_MESSAGE,
         _BY_RULE,
         "ALTER TABLE executions DROP COLUMN let_go_at",
-        "DROP INDEX letters_read, letters_intent, reminders_over, reminders_execution,"
+        "DROP INDEX letters_raw, letters_read, letters_intent, reminders_over, reminders_execution,"
         " notifications_execution, notifications_age",
         "RESET ROLE",
     )

@@ -67,7 +67,7 @@ async def test_a_raw_form_that_is_no_longer_kept_is_not_found(post_office, offic
         await letters.understood(tx, UUID(letter), read(raw_mail()))
     await post_office.base.pass_time(timedelta(days=181))
     async with post_office.base.transaction() as tx:
-        await retention.let_go(tx, timedelta(days=400))
+        await retention.let_go_by_age(tx, timedelta(days=400))
     assert (await office.readonly.get(f"/letters/{letter}/raw")).status_code == 404
     assert (await office.readonly.get(f"/letters/{letter}")).status_code == 200
 

@@ -10,7 +10,7 @@ from sqlalchemy import event
 from domain.inbound_mail import Letter as Parsed
 from domain.inbound_mail import LetterKind
 from domain.words import NotEnrolled, ReminderStatus, Target
-from store import enrollments, letters, reminders, retention, stops
+from store import enrollments, intents, letters, reminders, retention, stops
 from tests.driving import (
     act,
     advance,
@@ -37,7 +37,7 @@ from tests.driving import (
     wait,
     written,
 )
-from tests.store.raw import Rows, connected, insert_all, tenant_tables
+from tests.store.raw import Rows, add_events, connected, insert_all, tenant_tables
 from triggers.sweep import Retention
 
 KEPT = {  # the table → the column, the days, whose clock
@@ -133,7 +133,11 @@ async def test_a_great_many_go_in_batches(base, monkeypatch):
         base.org,
         uuid4(),
     )
-    assert [await cleaning(base).once() for _ in range(4)] == [10, 10, 5, 0]
+    gone = []
+    for _ in range(4):
+        async with base.transaction() as tx:
+            gone.append(await retention.let_go_by_age(tx, HISTORY))
+    assert gone == [10, 10, 5, 0]
 
 
 @pytest.mark.parametrize("status", ["read", "settled"])
@@ -255,13 +259,18 @@ async def test_what_sleeps_however_long_stays_with_the_event_it_came_of_and_goes
     assert await base.value("SELECT count(*) FROM activities") == 2
 
 
-async def test_what_is_over_stays_while_it_is_not_known_what_became_of_its_mail(base):
+@pytest.mark.parametrize("status", ["claimed", "uncertain"])
+async def test_what_is_over_stays_while_it_is_not_known_what_became_of_its_mail(base, status):
     box = await make_mailbox(base)
     inside = await written(base, FOLLOWED)
     await claimed(base, (await the_message(base))["id"], box)
     async with base.transaction() as tx:
         await stops.stop(tx, inside, Target.ENROLLMENT, None)
-    assert ((await the_execution(base))["status"], (await the_message(base))["status"]) == ("ended", "claimed")
+    if status == "uncertain":
+        await as_admin(base, "UPDATE intents SET deadline = clock_timestamp()")
+        async with base.transaction() as tx:
+            await intents.expire(tx, box)
+    assert ((await the_execution(base))["status"], (await the_message(base))["status"]) == ("ended", status)
     await base.pass_time(timedelta(days=4000))
     await let_go(base)
     assert await left(base, "intents", "attempts") == {"intents": 1, "attempts": 1}
@@ -291,6 +300,59 @@ async def test_a_reminder_that_nobody_has_closed_goes_when_it_was_last_heard_of_
     assert await base.rows("SELECT status FROM reminders") == [{"status": "fired"}]
 
 
+async def test_a_reminder_that_was_put_off_for_years_stays_as_long_after_it_acted_as_any(base):
+    now = await base.value("SELECT business_now()")
+    async with base.transaction() as tx:
+        asked = {"owner_id": base.rep, "title": "Ring", "due_at": now, "escalate_after": {"amount": 1, "unit": "days"}}
+        one = await reminders.create(tx, asked)
+    await drive(base)
+    assert await base.value("SELECT escalated_at IS NOT NULL FROM reminders")
+    async with base.transaction() as tx:
+        await reminders.snooze(tx, one.id, now + timedelta(days=1000))
+    await as_admin(base, "UPDATE reminders SET escalate_after = NULL")
+    await drive(base)
+    await as_admin(base, "DELETE FROM notifications")
+    await let_go(base)
+    assert await left(base, "reminders") == {"reminders": 1}
+
+
+async def test_what_one_organization_fails_at_does_not_keep_the_others(base, capsys):
+    async def whole(one):
+        await a_run(one)
+        await one.pass_time(timedelta(days=1))
+
+    await whole(base)
+    other = await base.another()
+    await whole(other)
+    await base.pass_time(timedelta(days=4000))
+    refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$"
+    await as_admin(base, refuse)
+    await as_admin(
+        base,
+        f"CREATE TRIGGER refuse BEFORE DELETE ON effects FOR EACH ROW WHEN (OLD.org_id = '{base.org}')"
+        " EXECUTE FUNCTION refuse()",
+    )
+    try:
+        await let_go(base)
+        assert await base.value("SELECT count(*) FROM effects") > 0
+        assert await other.value("SELECT count(*) FROM effects") == 0
+        assert "retention_failed" in capsys.readouterr().out
+    finally:
+        await as_admin(base, "DROP FUNCTION refuse CASCADE")
+    await let_go(base)
+    assert await base.value("SELECT count(*) FROM effects") == 0
+
+
+async def test_events_wait_while_many_have_yet_to_be_matched(base, monkeypatch):
+    monkeypatch.setattr(retention, "PAGE", 3)
+    await add_events(base, 3)
+    await base.pass_time(timedelta(days=4000))
+    assert await cleaning(base).once() == 0
+    await as_admin(base, "DELETE FROM outbox")
+    await let_go(base)
+    assert await left(base, "events") == {"events": 0}
+
+
 async def test_the_history_goes_in_batches_from_the_oldest_on(base, monkeypatch):
     await a_run(base)
     await switch_on(base, on_stage(task("more"), to=("qualified",)), "Another")
@@ -301,10 +363,14 @@ async def test_the_history_goes_in_batches_from_the_oldest_on(base, monkeypatch)
     monkeypatch.setattr(retention, "WHOLES", 2)
     monkeypatch.setattr(retention, "PAGE", 3)
     monkeypatch.setattr(retention, "BATCH", 4)
-    passes = 0
-    while await cleaning(base).once():
-        passes += 1
-    assert passes > 3
+    gone = {}
+    for part in retention.PARTS:
+        batches = gone.setdefault(part.__name__, [])
+        while not batches or batches[-1]:
+            async with base.transaction() as tx:
+                batches.append(await part(tx, HISTORY))
+    assert gone["let_go_executions"] == [2, 2, 2, 0]
+    assert max(gone["let_go_events"]) == 6
     assert await left(base, "executions", "effects", "events") == {"executions": 0, "effects": 0, "events": 0}
 
 
@@ -321,7 +387,7 @@ async def test_one_organizations_history_goes_and_no_neighbours(base):
     ]
 
 
-async def test_a_pass_that_finds_nothing_is_a_dozen_statements(base):
+async def test_a_pass_that_finds_nothing_is_sixteen_statements(base):
     await a_run(base)
     seen = []
 
@@ -330,7 +396,7 @@ async def test_a_pass_that_finds_nothing_is_a_dozen_statements(base):
 
     event.listen(base.app.engine.sync_engine, "before_cursor_execute", note)
     assert await cleaning(base).once() == 0
-    assert len(seen) == 1 + 1 + len(retention.KEPT) + 3 + 1
+    assert len(seen) == 3 + 1 + len(retention.KEPT) + 2 + 1 + 2
 
 
 async def test_what_is_younger_cannot_be_deleted_whatever_is_asked_for(base):

@@ -136,6 +136,7 @@ USED = [
     ("SELECT 1 FROM reminders WHERE org_id = {org} AND execution_id = {org}", "reminders_execution"),
     ("SELECT 1 FROM reminders WHERE org_id = {org} AND due_at IS NULL AND created_at < now()", "reminders_over"),
     ("SELECT 1 FROM letters WHERE org_id = {org} AND read_at < now()", "letters_read"),
+    ("SELECT 1 FROM letters WHERE org_id = {org} AND read_at < now() AND length(raw) > 0", "letters_raw"),
     ("SELECT 1 FROM letters WHERE org_id = {org} AND intent_id = {org}", "letters_intent"),
     (
         """SELECT id FROM executions WHERE org_id = {org} AND status = 'ended' AND let_go_at IS NULL
