@@ -9,10 +9,13 @@ from cli.demo.judge import Tables
 from cli.demo.mail_server import received
 
 _UNCERTAIN = """
-    SELECT i.message_id, t.claimed_real AS since,
-           lead(t.claimed_real) OVER (PARTITION BY t.org_id, t.intent_id ORDER BY t.number) AS until
-    FROM attempts t JOIN intents i ON i.id = t.intent_id
-    WHERE EXISTS (SELECT 1 FROM events e WHERE e.subject_id = i.id AND e.type = 'message.uncertain')
+    SELECT * FROM (
+        SELECT i.message_id, t.outcome, t.claimed_real AS since,
+               lead(t.claimed_real) OVER (PARTITION BY t.org_id, t.intent_id ORDER BY t.number) AS until
+        FROM attempts t JOIN intents i ON i.id = t.intent_id
+        WHERE EXISTS (SELECT 1 FROM events e WHERE e.subject_id = i.id AND e.type = 'message.uncertain')
+    ) told
+    WHERE outcome IS DISTINCT FROM 'refused'
 """
 
 
