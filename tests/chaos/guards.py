@@ -54,7 +54,7 @@ class Guard:
 
 
 _CORE, _MAIL = "migrations/versions/0001_core.py", "migrations/versions/0002_mail.py"
-_LEANER = "migrations/versions/0004_leaner.py"
+_LET_GO = "migrations/versions/0008_let_go.py"
 _EXECUTION_LOCK = Cut("store/executions.py", "        .with_for_update(of=executions, key_share=True)\n")
 _WAITED = Cut("domain/decide.py", "    if situation.now < until.at:\n        return Waits(step.id, until)\n")
 _STATUS_OF_MESSAGE = (
@@ -133,7 +133,11 @@ GUARDS: Sequence[Guard] = (
                 'index_elements=["org_id", "definition_id", "event_id"], '
                 "index_where=executions.c.event_id.is_not(None)",
             ),
-            Cut(_LEANER, "CREATE UNIQUE INDEX executions_of_event", "CREATE INDEX executions_of_event"),
+            Cut(
+                _LET_GO,
+                "CREATE UNIQUE INDEX executions_of_event ON executions (org_id, event_id,",
+                "CREATE INDEX executions_of_event ON executions (org_id, event_id,",
+            ),
         ],
     ),
     Guard(
