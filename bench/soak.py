@@ -1,6 +1,6 @@
 """What grows: mixed traffic in time-lapse, and every ten seconds the memory, the connections, the files, the tables.
 
-`make bench ARGS="soak --minutes 60"`. The slope of each over the last half, by least squares, says what levels off.
+`make bench ARGS="soak --minutes 60"`. The slope of each over the last quarter, by least squares, says what levels off.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ from store.retention import KEPT, OF_HISTORY
 from store.transaction import Origin
 
 SCALE = 21_600
-"""Six hours are a second, a day four: the history begins to go after 27 minutes."""
+"""Six hours are a second, a day four: the history begins to go after 27 minutes, some ten later each time."""
 _HISTORY_DAYS = 400
 EVERY = 10.0
 LEVEL = 0.02
-"""What grows by less than this share of its mean over the last half counts as level: a measurement is no finer."""
+"""What grows by less than this share of its mean over the last quarter counts as level: a measurement is no finer."""
 _MAILBOXES = 4
 _PER_SECOND = 2.0
 """Rounds of the traffic: a contact, a deal that moves, every other time an enrollment, sometimes an answer."""
@@ -95,8 +95,8 @@ async def _sample(one: Bed) -> dict[str, float]:
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> dict[str, object]:
-    """Of the last half, per minute."""
-    last = points[len(points) // 2 :]
+    """Of the last quarter, per minute."""
+    last = points[len(points) * 3 // 4 :]
     count = len(last)
     minute, mean = sum(x for x, _ in last) / count, sum(y for _, y in last) / count
     spread = sum((x - minute) ** 2 for x, _ in last)
