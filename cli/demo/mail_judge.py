@@ -39,6 +39,8 @@ INVARIANTS: Mapping[str, str] = {
         JOIN attempts before ON before.intent_id = t.intent_id AND before.number = t.number - 1
         WHERE before.outcome IS DISTINCT FROM 'refused' AND t.intent_id <> ALL (:sent_again::uuid[])
     """,
+    # Events are matched in their order, so what a run of a later one did tells that the relay had come so far; a relay
+    # that was killed three times on a busy machine is away for longer than any seconds that one would grant it.
     "who was won was not written on to: a stage exit ended the enrollment": """
         SELECT x.id FROM events won JOIN deals d ON d.id = won.subject_id
         JOIN executions x ON x.kind = 'enrollment' AND x.contact_id = d.contact_id
@@ -47,7 +49,11 @@ INVARIANTS: Mapping[str, str] = {
         JOIN events ended ON ended.subject_id = x.id AND ended.type = 'enrollment.ended'
         WHERE won.type = 'deal.stage_changed' AND won.after ->> 'stage' = 'closed_won'
           AND pg_xact_commit_timestamp(begun.xmin) < pg_xact_commit_timestamp(won.xmin)
-          AND pg_xact_commit_timestamp(ended.xmin) > pg_xact_commit_timestamp(won.xmin) + interval '30 seconds'
+          AND pg_xact_commit_timestamp(ended.xmin) > interval '30 seconds' + coalesce((
+              SELECT min(pg_xact_commit_timestamp(f.xmin)) FROM events later
+              JOIN executions run ON run.event_id = later.id JOIN effects f ON f.execution_id = run.id
+              WHERE pg_xact_commit_timestamp(later.xmin) > pg_xact_commit_timestamp(won.xmin)
+          ), pg_xact_commit_timestamp(won.xmin))
     """,
     "who was lost was taken out of Terms, by the rule's own step": """
         SELECT x.id FROM executions run JOIN effects f ON f.execution_id = run.id AND f.action = 'take_out'
